@@ -1,0 +1,70 @@
+//! Ceilings for foreign input, each under its own name in `limits:` and in `flagstate_limit_hits_total{limit}`.
+
+use std::time::Duration;
+
+/// Sizes are bytes unless the name says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// One manifest.
+    pub manifest: u64,
+    /// One image config.
+    pub config: u64,
+    /// One notification, decoded.
+    pub notification: u64,
+    /// Nesting of JSON; serde_json stops here by itself, so it can only be lowered.
+    pub json_depth: usize,
+    /// Image indexes within image indexes.
+    pub index_depth: usize,
+    /// Members of one image index.
+    pub index_members: usize,
+    /// Requests that reading one tag may cause.
+    pub fetches_per_tag: usize,
+    /// Labels, or annotations, of one image.
+    pub labels: usize,
+    /// One label's key.
+    pub label_key: usize,
+    /// One label's value.
+    pub label_value: usize,
+    /// A query string, encoded.
+    pub query_string: usize,
+    /// Values in one query.
+    pub query_terms: usize,
+    /// Different keys in one query.
+    pub query_keys: usize,
+    /// Characters of a `:matches` pattern.
+    pub pattern: usize,
+    /// `*` in a `:matches` pattern.
+    pub pattern_stars: usize,
+    /// Entries on a page.
+    pub page_size: usize,
+    /// Redirects of one registry request.
+    pub registry_redirects: usize,
+    /// How long a `Retry-After` is obeyed.
+    pub retry_after: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: u64 = 1024 * 1024;
+        Self {
+            manifest: 4 * MIB,
+            config: 8 * MIB,
+            notification: MIB,
+            json_depth: 128,
+            index_depth: 4,
+            index_members: 1_000,
+            fetches_per_tag: 2_000,
+            labels: 1_000,
+            label_key: 1024,
+            label_value: 512 * 1024,
+            query_string: 8 * 1024,
+            query_terms: 64,
+            query_keys: 16,
+            pattern: 128,
+            pattern_stars: 4,
+            page_size: 1_000,
+            registry_redirects: 5,
+            retry_after: Duration::from_secs(15 * 60),
+        }
+    }
+}
