@@ -3,11 +3,14 @@
 //! The domain modules know neither HTTP nor SQL. Only [`store`] knows SQL, and it only reads:
 //! everything that writes lives in the indexer's crate, so that query-api cannot contain it.
 
+pub mod annotations;
 pub mod config;
 pub mod digest;
+pub mod image;
 pub mod media_type;
 pub mod platform;
 pub mod reference;
 pub mod repository_name;
 pub mod revision;
 pub mod tag;
+pub mod terms;
