@@ -309,7 +309,7 @@ mod tests {
             via: Some("l.via"),
         });
         let text = conditions.on_repository("r.name") + &conditions.on_tag("t.name") + &image;
-        assert_eq!(text.matches(" AND ").count(), 15, "{text}");
+        assert_eq!(text.matches(" AND ").count(), 16, "{text}");
         assert!(!text.contains("DROP"), "{text}");
     }
 }
