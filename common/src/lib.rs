@@ -6,8 +6,8 @@
 pub mod annotations;
 pub mod config;
 pub mod digest;
-pub mod glob;
 pub mod document;
+pub mod glob;
 pub mod image;
 pub mod media_type;
 pub mod platform;

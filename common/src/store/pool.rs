@@ -12,12 +12,7 @@ impl Pool {
     /// Stand-in.
     pub fn new(url: &str) -> Self {
         let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url);
-        Self(
-            deadpool::Pool::builder(manager)
-                .max_size(4)
-                .build()
-                .expect("stand-in"),
-        )
+        Self(deadpool::Pool::builder(manager).max_size(4).build().expect("stand-in"))
     }
 
     pub(crate) async fn get(&self) -> Result<deadpool::Object<AsyncPgConnection>, StoreError> {

@@ -4,6 +4,8 @@
 //! the process that asked for it, however that process ends.
 
 pub mod environment;
+pub mod model;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod seed;

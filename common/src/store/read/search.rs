@@ -130,23 +130,15 @@ async fn fetch_manifests(
 }
 
 /// Puts together what was found, in the contract's order.
-fn assemble(
-    found: Vec<FoundRow>,
-    manifests: &HashMap<i64, ManifestRow>,
-) -> Result<Vec<RepositoryImages>, Error> {
+fn assemble(found: Vec<FoundRow>, manifests: &HashMap<i64, ManifestRow>) -> Result<Vec<RepositoryImages>, Error> {
     let manifest = |id: i64| manifests.get(&id).ok_or_else(vanished);
     let mut repositories = BTreeMap::new();
     for row in found {
-        let (images, image_indexes) = repositories
-            .entry(row.name)
-            .or_insert_with(|| (Vec::new(), Vec::new()));
+        let (images, image_indexes) = repositories.entry(row.name).or_insert_with(|| (Vec::new(), Vec::new()));
         let shown = manifest(row.manifest_id)?;
         if !row.is_image_index {
             let image = shown.image(shown.os.clone(), shown.architecture.clone());
-            images.push(TaggedImage {
-                image,
-                tags: row.tags,
-            });
+            images.push(TaggedImage { image, tags: row.tags });
             continue;
         }
         let platforms = row.leaf_os.into_iter().zip(row.leaf_architectures);
@@ -163,29 +155,25 @@ fn assemble(
             tags: row.tags,
         });
     }
-    let sorted = repositories
-        .into_iter()
-        .map(|(name, (mut images, mut image_indexes))| {
-            images.sort_by(|one: &TaggedImage, other| {
-                (one.tags.first(), &one.image.digest)
-                    .cmp(&(other.tags.first(), &other.image.digest))
-            });
-            image_indexes.sort_by(|one: &TaggedImageIndex, other| {
-                (one.tags.first(), &one.digest).cmp(&(other.tags.first(), &other.digest))
-            });
-            RepositoryImages {
-                name,
-                images,
-                image_indexes,
-            }
+    let sorted = repositories.into_iter().map(|(name, (mut images, mut image_indexes))| {
+        images.sort_by(|one: &TaggedImage, other| {
+            (one.tags.first(), &one.image.digest).cmp(&(other.tags.first(), &other.image.digest))
         });
+        image_indexes.sort_by(|one: &TaggedImageIndex, other| {
+            (one.tags.first(), &one.digest).cmp(&(other.tags.first(), &other.digest))
+        });
+        RepositoryImages {
+            name,
+            images,
+            image_indexes,
+        }
+    });
     Ok(sorted.collect())
 }
 
 /// Both statements see one snapshot, so what was found is there to be fetched.
 fn vanished() -> Error {
-    let error: Box<dyn std::error::Error + Send + Sync> =
-        "a manifest vanished within a snapshot".into();
+    let error: Box<dyn std::error::Error + Send + Sync> = "a manifest vanished within a snapshot".into();
     Error::DeserializationError(error)
 }
 
