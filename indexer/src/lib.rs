@@ -1,1 +1,3 @@
-//! x
+//! Keeps Flagstate's index equal to a container registry: the only part of Flagstate that writes.
+
+pub mod registry;
