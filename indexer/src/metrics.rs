@@ -15,20 +15,48 @@ use crate::store::QueueStatus;
 
 /// Every metric of this module: name, help.
 pub const METRICS: [(&str, &str); 17] = [
-    REQUESTS, EVENTS, SCANS, SCAN_SECONDS, CHANGES, VISIBLE, QUEUE, QUARANTINED, QUEUE_OLDEST, FULL_SCANS,
-    FULL_SCAN_SECONDS, FULL_SCAN_COMPLETED, FULL_SCAN_DONE, FULL_SCAN_KNOWN, WRITER, CATALOG_EMPTIED, EPOCH,
+    REQUESTS,
+    EVENTS,
+    SCANS,
+    SCAN_SECONDS,
+    CHANGES,
+    VISIBLE,
+    QUEUE,
+    QUARANTINED,
+    QUEUE_OLDEST,
+    FULL_SCANS,
+    FULL_SCAN_SECONDS,
+    FULL_SCAN_COMPLETED,
+    FULL_SCAN_DONE,
+    FULL_SCAN_KNOWN,
+    WRITER,
+    CATALOG_EMPTIED,
+    EPOCH,
 ];
 
 const REQUESTS: (&str, &str) = ("flagstate_events_requests_total", "Requests to /events, by outcome");
-const EVENTS: (&str, &str) = ("flagstate_events_total", "Events in these requests, by whether and why they are no work");
-const SCANS: (&str, &str) = ("flagstate_repository_scans_total", "Looks at one repository, by trigger and outcome");
-const SCAN_SECONDS: (&str, &str) = ("flagstate_repository_scan_seconds", "Duration of scans of one whole repository");
+const EVENTS: (&str, &str) = (
+    "flagstate_events_total",
+    "Events in these requests, by whether and why they are no work",
+);
+const SCANS: (&str, &str) = (
+    "flagstate_repository_scans_total",
+    "Looks at one repository, by trigger and outcome",
+);
+const SCAN_SECONDS: (&str, &str) = (
+    "flagstate_repository_scan_seconds",
+    "Duration of scans of one whole repository",
+);
 const CHANGES: (&str, &str) = ("flagstate_changes_total", "Changes that were committed, by kind");
-const VISIBLE: (&str, &str) =
-    ("flagstate_push_visible_seconds", "From the arrival of a push notification to the commit that shows it");
+const VISIBLE: (&str, &str) = (
+    "flagstate_push_visible_seconds",
+    "From the arrival of a push notification to the commit that shows it",
+);
 const QUEUE: (&str, &str) = ("flagstate_queue_repositories", "Repositories in the queue");
-const QUARANTINED: (&str, &str) =
-    ("flagstate_queue_quarantined_repositories", "Repositories that failed 8 times in a row and are tried rarely");
+const QUARANTINED: (&str, &str) = (
+    "flagstate_queue_quarantined_repositories",
+    "Repositories that failed 8 times in a row and are tried rarely",
+);
 const QUEUE_OLDEST: (&str, &str) = ("flagstate_queue_oldest_seconds", "Age of the oldest work that is due");
 const FULL_SCANS: (&str, &str) = ("flagstate_full_scans_total", "Full scans, by outcome");
 const FULL_SCAN_SECONDS: (&str, &str) = ("flagstate_full_scan_seconds", "Duration of the last full scan");
@@ -36,14 +64,23 @@ const FULL_SCAN_COMPLETED: (&str, &str) = (
     "flagstate_full_scan_completed_timestamp_seconds",
     "When the last full scan that saw the whole catalog ended, in seconds since 1970; 0 before the first",
 );
-const FULL_SCAN_DONE: (&str, &str) =
-    ("flagstate_full_scan_repositories_done", "Repositories that the running full scan has finished");
-const FULL_SCAN_KNOWN: (&str, &str) =
-    ("flagstate_full_scan_repositories", "Repositories that the running full scan knows of so far");
+const FULL_SCAN_DONE: (&str, &str) = (
+    "flagstate_full_scan_repositories_done",
+    "Repositories that the running full scan has finished",
+);
+const FULL_SCAN_KNOWN: (&str, &str) = (
+    "flagstate_full_scan_repositories",
+    "Repositories that the running full scan knows of so far",
+);
 const WRITER: (&str, &str) = ("flagstate_writer", "1 when this process writes, 0 when it is a standby");
-const CATALOG_EMPTIED: (&str, &str) =
-    ("flagstate_catalog_emptied", "1 when the registry showed nothing and the index holds something");
-const EPOCH: (&str, &str) = ("flagstate_writer_epoch", "Epoch of this process's lease; 0 for a standby");
+const CATALOG_EMPTIED: (&str, &str) = (
+    "flagstate_catalog_emptied",
+    "1 when the registry showed nothing and the index holds something",
+);
+const EPOCH: (&str, &str) = (
+    "flagstate_writer_epoch",
+    "Epoch of this process's lease; 0 for a standby",
+);
 
 /// Seconds, from a look nearby to a large repository.
 const SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
@@ -77,7 +114,10 @@ impl IndexerMetrics {
     /// When the registry has metrics of these names already.
     pub fn new(registry: &Registry, limit_hits: LimitHits) -> Result<Self, prometheus::Error> {
         let opts = |(name, help): (&str, &str)| Opts::new(name, help);
-        let seconds = |metric| HistogramOpts { common_opts: opts(metric), buckets: SECONDS.to_vec() };
+        let seconds = |metric| HistogramOpts {
+            common_opts: opts(metric),
+            buckets: SECONDS.to_vec(),
+        };
         Ok(Self {
             requests: register(registry, IntCounterVec::new(opts(REQUESTS), &["outcome"])?)?,
             events: register(registry, IntCounterVec::new(opts(EVENTS), &["outcome"])?)?,
@@ -162,8 +202,10 @@ impl IndexerMetrics {
 
     /// How far the running full scan is, and when the last complete one ended.
     pub fn set_progress(&self, progress: &crate::store::ScanProgress) {
-        self.full_scan_done.set(i64::try_from(progress.done).unwrap_or(i64::MAX));
-        self.full_scan_known.set(i64::try_from(progress.known).unwrap_or(i64::MAX));
+        self.full_scan_done
+            .set(i64::try_from(progress.done).unwrap_or(i64::MAX));
+        self.full_scan_known
+            .set(i64::try_from(progress.known).unwrap_or(i64::MAX));
         let completed = progress.completed_at.map(|at| at.timestamp_millis() as f64 / 1000.0);
         self.full_scan_completed.set(completed.unwrap_or_default());
     }

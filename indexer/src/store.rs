@@ -17,12 +17,12 @@ mod stored;
 use flagstate_common::store::{Pool, StoreError};
 use thiserror::Error;
 
+pub use exclusion::Exclusion;
 pub use lease::{Acquired, LeaseError, LeaseStore, ScanProgress, WriterLease};
 pub use migrate::{MigrateError, grant_read, migrate};
 pub use queue::{Arrival, QueueStatus, QueueStore, Settlement, WorkItem};
 pub use request::{RequestStore, ScanRequest};
 pub use stored::Which;
-pub use exclusion::Exclusion;
 
 /// Why something could not be written.
 #[derive(Debug, Error)]
@@ -75,6 +75,10 @@ impl WriteStore {
     /// A store that writes under `lease`, and follows image indexes `index_depth` levels down.
     #[must_use]
     pub fn open(pool: Pool, lease: WriterLease, index_depth: usize) -> Self {
-        Self { pool, lease, index_depth }
+        Self {
+            pool,
+            lease,
+            index_depth,
+        }
     }
 }

@@ -29,7 +29,12 @@ struct Entries<T> {
 
 impl<T> Default for Flights<T> {
     fn default() -> Self {
-        Self { entries: Mutex::new(Entries { cells: HashMap::new(), sweep_at: SWEEP_FROM }) }
+        Self {
+            entries: Mutex::new(Entries {
+                cells: HashMap::new(),
+                sweep_at: SWEEP_FROM,
+            }),
+        }
     }
 }
 
@@ -38,11 +43,7 @@ impl<T: Clone> Flights<T> {
     ///
     /// # Errors
     /// What `fetch` returns.
-    pub async fn get<E>(
-        &self,
-        digest: &Digest,
-        fetch: impl Future<Output = Result<T, E>>,
-    ) -> Result<(T, Held<T>), E> {
+    pub async fn get<E>(&self, digest: &Digest, fetch: impl Future<Output = Result<T, E>>) -> Result<(T, Held<T>), E> {
         let cell = self.cell(digest);
         let value = cell.get_or_try_init(|| fetch).await?.clone();
         Ok((value, cell))
@@ -91,7 +92,10 @@ mod tests {
     async fn what_nobody_holds_is_forgotten() {
         let flights = Flights::default();
         for number in 0..10_000_u32 {
-            flights.get::<()>(&Digest::of(&number.to_be_bytes()), async { Ok(()) }).await.expect("fetched");
+            flights
+                .get::<()>(&Digest::of(&number.to_be_bytes()), async { Ok(()) })
+                .await
+                .expect("fetched");
         }
         assert!(flights.entries.lock().expect("not poisoned").cells.len() <= 2 * SWEEP_FROM);
     }

@@ -145,7 +145,10 @@ mod tests {
         let (times, end) = looks(&hint(Action::Push), false);
         assert_eq!(times[..5], [0.0, 0.02, 0.04, 0.06, 0.09]);
         assert!(times.len() < 40, "{} looks", times.len());
-        assert!(times.iter().any(|time| (10.0..20.0).contains(time)), "slow storage is waited for");
+        assert!(
+            times.iter().any(|time| (10.0..20.0).contains(time)),
+            "slow storage is waited for"
+        );
         assert_eq!(end, Look::GivenUp);
     }
 

@@ -53,15 +53,30 @@ impl ObservedManifest {
     pub fn read(digest: Digest, body: Bytes, content_type: Option<&MediaType>, limits: &Limits) -> Self {
         let manifest = parse_manifest(&body, content_type, limits);
         let problems = manifest.problems.clone();
-        let content = Content { body, manifest, config_body: None, config: ParsedConfig::default() };
-        Self { digest, content: Some(content), problems, healable: false }
+        let content = Content {
+            body,
+            manifest,
+            config_body: None,
+            config: ParsedConfig::default(),
+        };
+        Self {
+            digest,
+            content: Some(content),
+            problems,
+            healable: false,
+        }
     }
 
     /// A manifest whose body could not be had.
     #[must_use]
     pub fn unread(digest: Digest, problem: Problem) -> Self {
         let healable = problem.code.is_healable();
-        Self { digest, content: None, problems: vec![problem], healable }
+        Self {
+            digest,
+            content: None,
+            problems: vec![problem],
+            healable,
+        }
     }
 
     /// Adds what reading another part told.
@@ -81,7 +96,10 @@ impl ObservedManifest {
     /// Bytes that it keeps in memory, roughly.
     #[must_use]
     pub fn size(&self) -> usize {
-        let bodies = self.content.iter().map(|content| content.body.len() + content.config_body.as_ref().map_or(0, Bytes::len));
+        let bodies = self
+            .content
+            .iter()
+            .map(|content| content.body.len() + content.config_body.as_ref().map_or(0, Bytes::len));
         size_of::<Self>() + 2 * bodies.sum::<usize>()
     }
 
@@ -133,7 +151,11 @@ impl Content {
         let mut diff_ids = diff_ids.iter();
         let layers = self.manifest.layers.iter();
         layers
-            .map(|descriptor| Layer { descriptor, diff_id: diff_ids.next(), chain_id: chain.next() })
+            .map(|descriptor| Layer {
+                descriptor,
+                diff_id: diff_ids.next(),
+                chain_id: chain.next(),
+            })
             .collect()
     }
 
@@ -143,7 +165,10 @@ impl Content {
         let mut blobs: Vec<&Descriptor> = self.manifest.layers.iter().chain(&self.manifest.config).collect();
         blobs.sort_by(|one, other| one.digest.cmp(&other.digest));
         blobs.dedup_by(|one, other| one.digest == other.digest);
-        blobs.iter().fold(0, |sum, blob| sum.saturating_add(blob.size)).min(i64::MAX as u64)
+        blobs
+            .iter()
+            .fold(0_u64, |sum, blob| sum.saturating_add(blob.size))
+            .min(i64::MAX as u64)
     }
 
     /// Hashes of everything that a filter can ask for by equality.
@@ -169,7 +194,10 @@ impl Content {
 #[must_use]
 pub fn config_too_large(descriptor: &Descriptor, limits: &Limits) -> Option<Problem> {
     (descriptor.size > limits.config).then(|| {
-        let detail = format!("the config has {} bytes, the limit is {}", descriptor.size, limits.config);
+        let detail = format!(
+            "the config has {} bytes, the limit is {}",
+            descriptor.size, limits.config
+        );
         Problem::new(ProblemCode::TooLarge, detail)
     })
 }
@@ -189,7 +217,12 @@ mod tests {
         let mut manifest = observed(&format!(r#"{{"layers":[{},{}]}}"#, layer("a"), layer("b")));
         let content = manifest.content.as_mut().expect("read");
         content.config.diff_ids = vec![Digest::of(b"1")];
-        assert!(content.layers().iter().all(|layer| layer.diff_id.is_none() && layer.chain_id.is_none()));
+        assert!(
+            content
+                .layers()
+                .iter()
+                .all(|layer| layer.diff_id.is_none() && layer.chain_id.is_none())
+        );
         content.config.diff_ids.push(Digest::of(b"2"));
         let layers = content.layers();
         assert_eq!(layers[1].diff_id, Some(&Digest::of(b"2")));
@@ -206,7 +239,11 @@ mod tests {
     #[test]
     fn problems_are_kept_once_and_in_order() {
         let mut manifest = observed("{}");
-        for code in [ProblemCode::ConfigMissing, ProblemCode::TooLarge, ProblemCode::ConfigMissing] {
+        for code in [
+            ProblemCode::ConfigMissing,
+            ProblemCode::TooLarge,
+            ProblemCode::ConfigMissing,
+        ] {
             manifest.add_problem(Problem::new(code, "x"));
         }
         let codes: Vec<_> = manifest.problems.iter().map(|problem| problem.code).collect();

@@ -88,7 +88,11 @@ enum Share {
 
 impl Observed {
     fn new(listing: Listing) -> Self {
-        Self { seen: Observation::empty(listing), stored: HashMap::new(), held: Vec::new() }
+        Self {
+            seen: Observation::empty(listing),
+            stored: HashMap::new(),
+            held: Vec::new(),
+        }
     }
 }
 
@@ -103,7 +107,12 @@ impl Observer {
     /// Looks through `client`.
     #[must_use]
     pub fn new(client: RegistryClient, limits: Limits) -> Self {
-        Self { client, limits: Arc::new(limits), manifests: Arc::default(), configs: Arc::default() }
+        Self {
+            client,
+            limits: Arc::new(limits),
+            manifests: Arc::default(),
+            configs: Arc::default(),
+        }
     }
 
     /// The client that this one looks through.
@@ -147,7 +156,10 @@ impl Observer {
         if pages.is_complete() {
             observed.seen.listing = Listing::Complete(listed);
         } else {
-            observed.seen.failures.push("the list of tags looped or broke off".to_owned());
+            observed
+                .seen
+                .failures
+                .push("the list of tags looped or broke off".to_owned());
         }
         Ok(observed)
     }
@@ -173,7 +185,10 @@ impl Observer {
             match read {
                 TagRead::At(digest, body) => {
                     failures = 0;
-                    let is_settled = stored.tags.get(&tag).is_some_and(|known| known.digest == digest && !known.healable);
+                    let is_settled = stored
+                        .tags
+                        .get(&tag)
+                        .is_some_and(|known| known.digest == digest && !known.healable);
                     if !is_settled {
                         let known = bodies.entry(digest.clone()).or_default();
                         *known = known.take().or(body);
@@ -185,7 +200,10 @@ impl Observer {
                 TagRead::Failed(error) => {
                     failures += 1;
                     if failures >= FAILURES_IN_A_ROW {
-                        return Err(ObserveError::TooManyFailures { failures, last: error.to_string() });
+                        return Err(ObserveError::TooManyFailures {
+                            failures,
+                            last: error.to_string(),
+                        });
                     }
                     observed.seen.failures.push(format!("tag {tag}: {error}"));
                 }
@@ -228,7 +246,8 @@ impl Observer {
             return Ok(());
         }
         // What is stored in any form may be visible, so it waits for its revision.
-        let is_new = |manifest: &Arc<super::manifest::ObservedManifest>| !observed.stored.contains_key(&manifest.digest);
+        let is_new =
+            |manifest: &Arc<super::manifest::ObservedManifest>| !observed.stored.contains_key(&manifest.digest);
         let (new, known): (Vec<_>, Vec<_>) = std::mem::take(&mut seen.manifests).into_iter().partition(is_new);
         store.stage(&new).await?;
         seen.manifests = known;

@@ -43,7 +43,11 @@ pub fn plan(
             }
             SeenTag::At(digest) => {
                 changes.ended.remove(tag);
-                let pushed_at = seen.pushed_tags.get(tag).filter(|(pushed, _)| pushed == digest).map(|(_, at)| *at);
+                let pushed_at = seen
+                    .pushed_tags
+                    .get(tag)
+                    .filter(|(pushed, _)| pushed == digest)
+                    .map(|(_, at)| *at);
                 match before {
                     Some(before) if before.digest == *digest => {
                         if let Some(at) = pushed_at.filter(|_| !before.has_push_time) {
@@ -75,7 +79,10 @@ fn absent(is_vouched_for: bool, stored: &StoredRepository, listing: &Listing) ->
 
 /// Digests that were asked for, could not be read, and may be readable later.
 fn unreadable(seen: &Observation) -> BTreeSet<&Digest> {
-    let unread = seen.manifests.iter().filter(|manifest| manifest.content.is_none() && manifest.healable);
+    let unread = seen
+        .manifests
+        .iter()
+        .filter(|manifest| manifest.content.is_none() && manifest.healable);
     unread.map(|manifest| &manifest.digest).collect()
 }
 
@@ -106,7 +113,8 @@ fn newly_held(
 ) -> BTreeMap<Digest, Option<chrono::DateTime<chrono::Utc>>> {
     let is_new = |digest: &&Digest| !stored.get(*digest).is_some_and(|manifest| manifest.held_here);
     let held = seen.held.iter().filter(is_new);
-    held.map(|digest| (digest.clone(), seen.pushed.get(digest).copied())).collect()
+    held.map(|digest| (digest.clone(), seen.pushed.get(digest).copied()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -132,10 +140,17 @@ mod tests {
 
     fn stored(tags: &[(&str, &str)]) -> StoredRepository {
         let entry = |(name, at): &(&str, &str)| {
-            let stored = StoredTag { digest: digest(at), healable: false, has_push_time: false };
+            let stored = StoredTag {
+                digest: digest(at),
+                healable: false,
+                has_push_time: false,
+            };
             (tag(name), stored)
         };
-        StoredRepository { is_known: true, tags: tags.iter().map(entry).collect() }
+        StoredRepository {
+            is_known: true,
+            tags: tags.iter().map(entry).collect(),
+        }
     }
 
     fn seen(listing: Listing, tags: &[(&str, SeenTag)]) -> Observation {
@@ -167,7 +182,11 @@ mod tests {
     fn only_tags_that_moved_are_written() {
         let seen = seen(
             listed(&["a", "b", "c"]),
-            &[("a", SeenTag::At(digest("1"))), ("b", SeenTag::At(digest("9"))), ("c", SeenTag::At(digest("3")))],
+            &[
+                ("a", SeenTag::At(digest("1"))),
+                ("b", SeenTag::At(digest("9"))),
+                ("c", SeenTag::At(digest("3"))),
+            ],
         );
         let changes = changes(true, &stored(&[("a", "1"), ("b", "2")]), &seen);
         assert_eq!(names(changes.moved.keys()), ["b", "c"]);
@@ -199,14 +218,24 @@ mod tests {
 
     #[test]
     fn a_confirmed_removal_ends_its_tag_alone() {
-        let changes = changes(false, &stored(&[("a", "1"), ("b", "2")]), &seen(Listing::NotAsked, &[("a", SeenTag::Gone)]));
+        let changes = changes(
+            false,
+            &stored(&[("a", "1"), ("b", "2")]),
+            &seen(Listing::NotAsked, &[("a", SeenTag::Gone)]),
+        );
         assert_eq!(names(&changes.ended), ["a"]);
     }
 
     #[test]
     fn what_cannot_be_verified_does_not_replace_what_was() {
-        let bad = Arc::new(ObservedManifest::unread(digest("9"), Problem::new(ProblemCode::DigestMismatch, "x")));
-        let mut seen = seen(Listing::NotAsked, &[("old", SeenTag::At(digest("9"))), ("new", SeenTag::At(digest("9")))]);
+        let bad = Arc::new(ObservedManifest::unread(
+            digest("9"),
+            Problem::new(ProblemCode::DigestMismatch, "x"),
+        ));
+        let mut seen = seen(
+            Listing::NotAsked,
+            &[("old", SeenTag::At(digest("9"))), ("new", SeenTag::At(digest("9")))],
+        );
         seen.manifests.push(bad);
         let changes = changes(false, &stored(&[("old", "1")]), &seen);
         assert_eq!(names(changes.moved.keys()), ["new"]);
@@ -230,7 +259,12 @@ mod tests {
         let repository = "a/b".parse().expect("name");
         assert!(plan(&repository, Cause::Scan, true, &stored(&[]), &known, &seen).is_empty());
         let body = Bytes::from_static(b"{}");
-        seen.manifests = vec![Arc::new(ObservedManifest::read(digest("9"), body, None, &Limits::default()))];
+        seen.manifests = vec![Arc::new(ObservedManifest::read(
+            digest("9"),
+            body,
+            None,
+            &Limits::default(),
+        ))];
         let healed = plan(&repository, Cause::Scan, true, &stored(&[]), &known, &seen);
         assert_eq!(healed.manifests.len(), 1);
     }

@@ -119,8 +119,17 @@ pub struct ScanSummary {
 
 impl std::fmt::Display for ScanSummary {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { repositories, changed, failed, is_complete, emptied } = self;
-        write!(formatter, "{repositories} repositories scanned, {changed} changed, {failed} failed")?;
+        let Self {
+            repositories,
+            changed,
+            failed,
+            is_complete,
+            emptied,
+        } = self;
+        write!(
+            formatter,
+            "{repositories} repositories scanned, {changed} changed, {failed} failed"
+        )?;
         if *emptied {
             formatter.write_str("; the catalog is empty and the index is not, so nothing was removed")?;
         } else if !is_complete {
@@ -153,7 +162,12 @@ impl Scanner {
     /// A scanner of all repositories that `worker` is allowed to work on.
     #[must_use]
     pub fn new(worker: Worker, progress: Arc<Progress>, metrics: Arc<IndexerMetrics>, uses_catalog: bool) -> Self {
-        Self { worker, progress, metrics, uses_catalog }
+        Self {
+            worker,
+            progress,
+            metrics,
+            uses_catalog,
+        }
     }
 
     /// Scans at once if `at_once`, at every `interval`, and when somebody asks, until cancelled.
@@ -181,7 +195,11 @@ impl Scanner {
                     summary = self.scan() => summary?,
                     () = cancel.cancelled() => return Ok(()),
                 };
-                let wait = if summary.is_complete { interval } else { interval.map(|interval| interval.min(CATALOG_RETRY)) };
+                let wait = if summary.is_complete {
+                    interval
+                } else {
+                    interval.map(|interval| interval.min(CATALOG_RETRY))
+                };
                 due = wait.map(|wait| Instant::now() + wait);
                 if !asked.is_empty()
                     && let Err(error) = requests.finish(&asked, &summary.to_string()).await
@@ -223,8 +241,12 @@ impl Scanner {
         }
         self.metrics.observe_full_scan(&summary, began.elapsed());
         tracing::info!(
-            scan.repositories = summary.repositories, scan.changed = summary.changed, scan.failed = summary.failed,
-            scan.complete = summary.is_complete, scan.seconds = began.elapsed().as_secs_f64(), "full scan ended: {summary}"
+            scan.repositories = summary.repositories,
+            scan.changed = summary.changed,
+            scan.failed = summary.failed,
+            scan.complete = summary.is_complete,
+            scan.seconds = began.elapsed().as_secs_f64(),
+            "full scan ended: {summary}"
         );
         Ok(summary)
     }
@@ -247,7 +269,8 @@ impl Scanner {
         } else {
             let mut names: HashSet<RepositoryName> = self.worker.filter().literal_names().into_iter().collect();
             names.extend(self.worker.store().repositories_beside(&[]).await?);
-            self.scan_page(running, names.into_iter().collect(), &mut seen, false).await?;
+            self.scan_page(running, names.into_iter().collect(), &mut seen, false)
+                .await?;
             running.summary.is_complete = true;
         }
         self.finish_tasks(running, 0).await?;
@@ -283,7 +306,10 @@ impl Scanner {
         seen: &mut Vec<RepositoryName>,
         vouched: bool,
     ) -> Result<(), WorkError> {
-        let allowed: Vec<_> = page.into_iter().filter(|name| self.worker.filter().allows(name)).collect();
+        let allowed: Vec<_> = page
+            .into_iter()
+            .filter(|name| self.worker.filter().allows(name))
+            .collect();
         self.progress.add_known(allowed.len());
         for repository in allowed {
             self.finish_tasks(running, SCAN_WORKERS - 1).await?;
@@ -300,7 +326,9 @@ impl Scanner {
     /// Waits until at most `remaining` scans run.
     async fn finish_tasks(&self, running: &mut Running, remaining: usize) -> Result<(), WorkError> {
         while running.tasks.len() > remaining {
-            let Some(ended) = running.tasks.join_next().await else { break };
+            let Some(ended) = running.tasks.join_next().await else {
+                break;
+            };
             self.progress.add_done();
             running.summary.repositories += 1;
             match ended {
@@ -328,7 +356,9 @@ impl Scanner {
             sleep(PROGRESS_EVERY).await;
             let progress = self.progress.snapshot();
             tracing::info!(
-                scan.repositories_done = progress.done, scan.repositories = progress.known, "full scan goes on"
+                scan.repositories_done = progress.done,
+                scan.repositories = progress.known,
+                "full scan goes on"
             );
         }
     }

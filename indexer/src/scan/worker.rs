@@ -88,7 +88,11 @@ impl Busy {
     async fn turn(self: &Arc<Self>, repository: &RepositoryName) -> Turn {
         let lock = self.locks().entry(repository.clone()).or_default().clone();
         let guard = Some(lock.lock_owned().await);
-        Turn { busy: self.clone(), repository: repository.clone(), guard }
+        Turn {
+            busy: self.clone(),
+            repository: repository.clone(),
+            guard,
+        }
     }
 
     fn locks(&self) -> std::sync::MutexGuard<'_, HashMap<RepositoryName, Arc<Mutex<()>>>> {
@@ -101,7 +105,10 @@ impl Drop for Turn {
         self.guard = None;
         let mut locks = self.busy.locks();
         // Nobody else holds or waits for it when the map has the only reference.
-        if locks.get(&self.repository).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+        if locks
+            .get(&self.repository)
+            .is_some_and(|lock| Arc::strong_count(lock) == 1)
+        {
             locks.remove(&self.repository);
         }
     }
@@ -110,13 +117,14 @@ impl Drop for Turn {
 impl Worker {
     /// A worker that writes to `store`.
     #[must_use]
-    pub fn new(
-        store: WriteStore,
-        observer: Observer,
-        filter: RepositoryFilter,
-        metrics: Arc<IndexerMetrics>,
-    ) -> Self {
-        Self { store, observer, filter, metrics, busy: Arc::default() }
+    pub fn new(store: WriteStore, observer: Observer, filter: RepositoryFilter, metrics: Arc<IndexerMetrics>) -> Self {
+        Self {
+            store,
+            observer,
+            filter,
+            metrics,
+            busy: Arc::default(),
+        }
     }
 
     /// The store that this worker writes to.
@@ -168,11 +176,19 @@ impl Worker {
     pub async fn serve(&self, item: &WorkItem) -> Result<(), WorkError> {
         let _turn = self.busy.turn(&item.repository).await;
         if !self.filter.allows(&item.repository) {
-            let settlement = Settlement::Done { whole: true, hints: item.hints.clone(), again_at: None };
+            let settlement = Settlement::Done {
+                whole: true,
+                hints: item.hints.clone(),
+                again_at: None,
+            };
             return Ok(self.store.settle(item, &settlement).await?);
         }
         let is_whole = item.whole || item.hints.iter().any(Hint::is_repository_removal);
-        let result = if is_whole { self.serve_whole(item).await } else { self.serve_hints(item).await };
+        let result = if is_whole {
+            self.serve_whole(item).await
+        } else {
+            self.serve_hints(item).await
+        };
         match result {
             Ok(()) => {
                 self.metrics.count_scan("notification", "success");
@@ -185,7 +201,15 @@ impl Worker {
                     repository.name = %item.repository, scan.trigger = "notification", scan.attempts = item.attempts + 1,
                     error = %error, "work failed; it is tried again"
                 );
-                Ok(self.store.settle(item, &Settlement::Failed { error: error.to_string() }).await?)
+                Ok(self
+                    .store
+                    .settle(
+                        item,
+                        &Settlement::Failed {
+                            error: error.to_string(),
+                        },
+                    )
+                    .await?)
             }
         }
     }
@@ -195,9 +219,18 @@ impl Worker {
         let (stored, observed, looks) = self.look(item).await?;
         let settlement = match incomplete(&observed.seen.failures) {
             None => settlement(false, &item.hints, &looks, None),
-            Some(error) => Settlement::Failed { error: error.to_string() },
+            Some(error) => Settlement::Failed {
+                error: error.to_string(),
+            },
         };
-        let changes = plan(&item.repository, Cause::Notification, false, &stored, &observed.stored, &observed.seen);
+        let changes = plan(
+            &item.repository,
+            Cause::Notification,
+            false,
+            &stored,
+            &observed.stored,
+            &observed.seen,
+        );
         if changes.is_empty() {
             self.store.settle(item, &settlement).await?;
         } else {
@@ -212,7 +245,14 @@ impl Worker {
     /// finding it or listing no tag, is believed.
     async fn serve_whole(&self, item: &WorkItem) -> Result<(), WorkError> {
         let (stored, observed, mut looks) = self.look(item).await?;
-        let changes = plan(&item.repository, Cause::Notification, false, &stored, &observed.stored, &observed.seen);
+        let changes = plan(
+            &item.repository,
+            Cause::Notification,
+            false,
+            &stored,
+            &observed.stored,
+            &observed.seen,
+        );
         if !changes.is_empty() {
             self.store.apply(&changes, None).await?;
             self.metrics.count_change(&changes);
@@ -224,7 +264,11 @@ impl Worker {
             return Err(error.into());
         }
         if scanned.is_absent {
-            let removals = item.hints.iter().zip(&mut looks).filter(|(hint, _)| hint.is_repository_removal());
+            let removals = item
+                .hints
+                .iter()
+                .zip(&mut looks)
+                .filter(|(hint, _)| hint.is_repository_removal());
             removals.for_each(|(_, look)| *look = Look::Done);
         }
         let counts = item.settled_seconds >= WHOLE_PATIENCE_SECONDS;
@@ -232,7 +276,9 @@ impl Worker {
             let missing = WHOLE_PATIENCE_SECONDS - item.settled_seconds;
             Utc::now() + TimeDelta::milliseconds((missing * 1000.0) as i64)
         });
-        self.store.settle(item, &settlement(counts, &item.hints, &looks, again)).await?;
+        self.store
+            .settle(item, &settlement(counts, &item.hints, &looks, again))
+            .await?;
         self.metrics.observe_visible(&item.hints, &looks);
         Ok(())
     }
@@ -247,8 +293,14 @@ impl Worker {
                 Target::Tag(..) | Target::Repository => None,
             })
             .collect();
-        let stored = self.store.repository(&item.repository, Which::Named(&tags, &digests)).await?;
-        let (observed, looks) = self.observer.hinted(&self.store, &item.repository, &item.hints, &stored).await?;
+        let stored = self
+            .store
+            .repository(&item.repository, Which::Named(&tags, &digests))
+            .await?;
+        let (observed, looks) = self
+            .observer
+            .hinted(&self.store, &item.repository, &item.hints, &stored)
+            .await?;
         Ok((stored, observed, looks))
     }
 
@@ -281,7 +333,11 @@ impl Worker {
             scan.seconds = began.elapsed().as_secs_f64(), "repository scanned"
         );
         let unvouched_absence = is_absent && !vouched && !stored.tags.is_empty();
-        let scanned = Scanned { changed, is_absent, unvouched_absence };
+        let scanned = Scanned {
+            changed,
+            is_absent,
+            unvouched_absence,
+        };
         Ok((scanned, observed.seen.failures))
     }
 }
@@ -289,7 +345,10 @@ impl Worker {
 /// Reads that failed make the work fail, after what could be read was written.
 fn incomplete(failures: &[String]) -> Option<ObserveError> {
     let last = failures.last()?.clone();
-    Some(ObserveError::Incomplete { failures: failures.len(), last })
+    Some(ObserveError::Incomplete {
+        failures: failures.len(),
+        last,
+    })
 }
 
 fn settlement(whole: bool, hints: &[Hint], looks: &[Look], whole_again: Option<DateTime<Utc>>) -> Settlement {

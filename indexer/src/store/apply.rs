@@ -70,7 +70,7 @@ impl WriteStore {
 async fn repository_id(connection: &mut AsyncPgConnection, name: &RepositoryName) -> Result<i64, WriteError> {
     const FIND: &str = "SELECT id FROM repository WHERE name = $1";
     let found: Vec<IdRow> = sql_query(FIND).bind::<Text, _>(name.as_str()).load(connection).await?;
-    if let Some(row) = found.first() {
+    if let [row, ..] = found.as_slice() {
         return Ok(row.id);
     }
     let row: IdRow = sql_query("INSERT INTO repository (name) VALUES ($1) RETURNING id")
@@ -81,11 +81,7 @@ async fn repository_id(connection: &mut AsyncPgConnection, name: &RepositoryName
 }
 
 /// Records what the repository holds: the digests that were seen, and the members of those that were known before.
-async fn hold(
-    connection: &mut AsyncPgConnection,
-    repository: i64,
-    changes: &ChangeSet,
-) -> Result<(), WriteError> {
+async fn hold(connection: &mut AsyncPgConnection, repository: i64, changes: &ChangeSet) -> Result<(), WriteError> {
     if changes.held.is_empty() {
         return Ok(());
     }
@@ -162,7 +158,12 @@ async fn end_tags(
     n: i64,
     changes: &ChangeSet,
 ) -> Result<(), WriteError> {
-    let names: Vec<&str> = changes.ended.iter().chain(changes.moved.keys()).map(Tag::as_str).collect();
+    let names: Vec<&str> = changes
+        .ended
+        .iter()
+        .chain(changes.moved.keys())
+        .map(Tag::as_str)
+        .collect();
     if names.is_empty() {
         return Ok(());
     }
@@ -201,11 +202,7 @@ async fn point_tags(
     Ok(())
 }
 
-async fn date_tags(
-    connection: &mut AsyncPgConnection,
-    repository: i64,
-    changes: &ChangeSet,
-) -> Result<(), WriteError> {
+async fn date_tags(connection: &mut AsyncPgConnection, repository: i64, changes: &ChangeSet) -> Result<(), WriteError> {
     if changes.dated.is_empty() {
         return Ok(());
     }

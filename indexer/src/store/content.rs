@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use diesel::sql_types::{Array, BigInt, Bool, Bytea, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz};
 use diesel::sql_query;
+use diesel::sql_types::{Array, BigInt, Bool, Bytea, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use flagstate_common::digest::Digest;
 use flagstate_common::media_type::ManifestKind;
@@ -136,13 +136,32 @@ impl Columns {
         let platform = config.map(|config| &config.platform);
         self.digest.push(observed.digest.to_bytes());
         self.verified.push(observed.is_verified());
-        self.kind.push(content.map_or(OTHER, |content| kind_number(content.kind())));
-        self.media_type.push(manifest.map(|manifest| manifest.media_type.to_string()).unwrap_or_default());
-        self.artifact_type.push(manifest.map(|manifest| manifest.artifact_type.clone()).unwrap_or_default());
-        self.size.push(content.map(|content| size(content.body.len() as u64)).unwrap_or_default());
-        let config_digest = manifest.and_then(|manifest| manifest.config.as_ref()).map(|config| &config.digest);
+        self.kind
+            .push(content.map_or(OTHER, |content| kind_number(content.kind())));
+        self.media_type.push(
+            manifest
+                .map(|manifest| manifest.media_type.to_string())
+                .unwrap_or_default(),
+        );
+        self.artifact_type.push(
+            manifest
+                .map(|manifest| manifest.artifact_type.clone())
+                .unwrap_or_default(),
+        );
+        self.size.push(
+            content
+                .map(|content| size(content.body.len() as u64))
+                .unwrap_or_default(),
+        );
+        let config_digest = manifest
+            .and_then(|manifest| manifest.config.as_ref())
+            .map(|config| &config.digest);
         self.config_digest.push(config_digest.map(Digest::to_bytes));
-        self.subject_digest.push(manifest.and_then(|manifest| manifest.subject.as_ref()).map(Digest::to_bytes));
+        self.subject_digest.push(
+            manifest
+                .and_then(|manifest| manifest.subject.as_ref())
+                .map(Digest::to_bytes),
+        );
         self.created.push(config.and_then(|config| config.created));
         self.platform.push(platform.map_or(json!({}), |platform| {
             json!({
@@ -150,16 +169,33 @@ impl Columns {
                 "os_version": platform.os_version, "os_features": platform.os_features,
             })
         }));
-        self.annotations.push(json!(manifest.map(|manifest| &manifest.annotations).cloned().unwrap_or_default()));
-        self.labels.push(json!(content.map(|content| content.labels().clone()).unwrap_or_default()));
-        self.history.push(json!(config.map(|config| config.history.as_slice()).unwrap_or_default()));
-        self.title.push(content.and_then(|content| content.title()).map(str::to_owned));
-        self.description.push(content.and_then(|content| content.description()).map(str::to_owned));
-        self.layers_size.push(content.map(|content| size(content.layers_size())).unwrap_or_default());
-        self.terms.push(json!(content.map(|content| content.terms(&observed.digest)).unwrap_or_default()));
+        self.annotations.push(json!(
+            manifest
+                .map(|manifest| &manifest.annotations)
+                .cloned()
+                .unwrap_or_default()
+        ));
+        self.labels.push(json!(
+            content.map(|content| content.labels().clone()).unwrap_or_default()
+        ));
+        self.history.push(json!(
+            config.map(|config| config.history.as_slice()).unwrap_or_default()
+        ));
+        self.title
+            .push(content.and_then(|content| content.title()).map(str::to_owned));
+        self.description
+            .push(content.and_then(|content| content.description()).map(str::to_owned));
+        self.layers_size
+            .push(content.map(|content| size(content.layers_size())).unwrap_or_default());
+        self.terms.push(json!(
+            content
+                .map(|content| content.terms(&observed.digest))
+                .unwrap_or_default()
+        ));
         self.problems.push(json!(observed.problems));
         self.healable.push(observed.healable);
-        let sanitised = |content: &crate::scan::manifest::Content| content.manifest.sanitised || content.config.sanitised;
+        let sanitised =
+            |content: &crate::scan::manifest::Content| content.manifest.sanitised || content.config.sanitised;
         self.sanitised.push(content.is_some_and(sanitised));
     }
 }

@@ -37,10 +37,13 @@ impl WriteStore {
         let mut connection = self.pool.connection().await?;
         connection
             .transaction(async |connection| {
-                let rows: Vec<RepositoryRow> =
-                    sql_query("SELECT id, name, hidden FROM repository ORDER BY id").load(connection).await?;
+                let rows: Vec<RepositoryRow> = sql_query("SELECT id, name, hidden FROM repository ORDER BY id")
+                    .load(connection)
+                    .await?;
                 let is_hidden = |row: &RepositoryRow| {
-                    !row.name.parse::<RepositoryName>().is_ok_and(|name| filter.allows(&name))
+                    !row.name
+                        .parse::<RepositoryName>()
+                        .is_ok_and(|name| filter.allows(&name))
                 };
                 let (mut ids, mut hidden) = (Vec::new(), Vec::new());
                 for row in rows.iter().filter(|row| is_hidden(row) != row.hidden) {

@@ -3,10 +3,10 @@
 //! No advisory lock: a stopped process would keep it. Taking the lease raises the epoch, here and in `state`; a writer
 //! that slept through its expiry then fails the epoch check of its next transaction.
 
+use chrono::{DateTime, Utc};
 use diesel::sql_types::{BigInt, Bool, Double, Nullable, Text, Timestamptz};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
-use chrono::{DateTime, Utc};
 use flagstate_common::revision::Revision;
 use flagstate_common::store::{Pool, StoreError};
 use thiserror::Error;
@@ -149,12 +149,23 @@ impl LeaseStore {
                 .load(connection)
                 .await?;
                 let Some(EpochRow { epoch }) = taken.into_iter().next() else {
-                    let held: HeldRow = sql_query("SELECT holder FROM writer_lease").get_result(connection).await?;
-                    return Ok(Acquired::HeldBy { holder: held.holder.unwrap_or_default() });
+                    let held: HeldRow = sql_query("SELECT holder FROM writer_lease")
+                        .get_result(connection)
+                        .await?;
+                    return Ok(Acquired::HeldBy {
+                        holder: held.holder.unwrap_or_default(),
+                    });
                 };
                 let StateRow { era, n, new_era } = take_state(connection, epoch, registry_url, adopt).await?;
-                let lease = WriterLease { holder: holder.to_owned(), epoch };
-                Ok(Acquired::Writer { lease, revision: Revision { era, n }, new_era })
+                let lease = WriterLease {
+                    holder: holder.to_owned(),
+                    epoch,
+                };
+                Ok(Acquired::Writer {
+                    lease,
+                    revision: Revision { era, n },
+                    new_era,
+                })
             })
             .await
     }
@@ -203,8 +214,9 @@ impl LeaseStore {
     /// Database errors.
     pub async fn last_completed_scan(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
         let mut connection = self.pool.connection().await?;
-        let row: CompletedRow =
-            sql_query("SELECT scan_completed_at FROM writer_lease").get_result(&mut connection).await?;
+        let row: CompletedRow = sql_query("SELECT scan_completed_at FROM writer_lease")
+            .get_result(&mut connection)
+            .await?;
         Ok(row.scan_completed_at)
     }
 }
@@ -247,7 +259,9 @@ async fn take_state(
     match taken.into_iter().next() {
         Some(state) => Ok(state),
         None => {
-            let row: RegistryRow = sql_query("SELECT registry_url FROM state").get_result(connection).await?;
+            let row: RegistryRow = sql_query("SELECT registry_url FROM state")
+                .get_result(connection)
+                .await?;
             Err(LeaseError::OtherRegistry {
                 stored: row.registry_url.unwrap_or_default(),
                 configured: registry_url.to_owned(),

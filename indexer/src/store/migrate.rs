@@ -40,14 +40,20 @@ const MIGRATION_LOCK: i64 = 0x666c_6167;
 /// Database errors, a change that fails.
 pub async fn migrate(pool: &Pool) -> Result<Vec<String>, MigrateError> {
     let mut connection = pool.connection().await?;
-    sql_query(format!("SELECT pg_advisory_lock({MIGRATION_LOCK})")).execute(&mut connection).await?;
+    sql_query(format!("SELECT pg_advisory_lock({MIGRATION_LOCK})"))
+        .execute(&mut connection)
+        .await?;
     let applied = tokio::task::spawn_blocking(move || {
         let mut harness = AsyncMigrationHarness::new(connection);
-        let applied = harness.run_pending_migrations(MIGRATIONS).map(|applied| applied.iter().map(ToString::to_string).collect());
+        let applied = harness
+            .run_pending_migrations(MIGRATIONS)
+            .map(|applied| applied.iter().map(ToString::to_string).collect());
         (applied, harness.into_inner())
     });
     let (applied, mut connection) = applied.await.map_err(|panic| MigrateError::Change(panic.into()))?;
-    sql_query(format!("SELECT pg_advisory_unlock({MIGRATION_LOCK})")).execute(&mut connection).await?;
+    sql_query(format!("SELECT pg_advisory_unlock({MIGRATION_LOCK})"))
+        .execute(&mut connection)
+        .await?;
     applied.map_err(MigrateError::Change)
 }
 
@@ -57,7 +63,10 @@ pub async fn migrate(pool: &Pool) -> Result<Vec<String>, MigrateError> {
 /// [`MigrateError::NoSuchRole`], database errors.
 pub async fn grant_read(pool: &Pool, role: &str) -> Result<(), MigrateError> {
     let mut connection = pool.connection().await?;
-    let known = sql_query("SELECT FROM pg_roles WHERE rolname = $1").bind::<Text, _>(role).execute(&mut connection).await?;
+    let known = sql_query("SELECT FROM pg_roles WHERE rolname = $1")
+        .bind::<Text, _>(role)
+        .execute(&mut connection)
+        .await?;
     if known == 0 {
         return Err(MigrateError::NoSuchRole { role: role.to_owned() });
     }
@@ -88,6 +97,9 @@ mod tests {
 
     #[test]
     fn identifiers_cannot_break_out() {
-        assert_eq!(quote_identifier("a\"; DROP TABLE tag; --"), "\"a\"\"; DROP TABLE tag; --\"");
+        assert_eq!(
+            quote_identifier("a\"; DROP TABLE tag; --"),
+            "\"a\"\"; DROP TABLE tag; --\""
+        );
     }
 }

@@ -23,7 +23,7 @@ use crate::scan::hint::{Action, Hint, Target};
 /// Hints that one row holds; beyond, the whole repository is scanned instead.
 const MAX_HINTS: i32 = 128;
 /// Failures in a row after which a repository is in quarantine.
-pub const QUARANTINE_AFTER: i32 = 8;
+pub(super) const QUARANTINE_AFTER: i32 = 8;
 /// The delay after the first failure, in seconds; it doubles with each further one.
 const FIRST_BACKOFF_SECONDS: f64 = 1.0;
 /// The longest delay after failures, in seconds: also how often a repository in quarantine is tried.
@@ -215,8 +215,18 @@ impl QueueStore {
         .bind::<Integer, _>(QUARANTINE_AFTER)
         .get_result(&mut connection)
         .await?;
-        let StatusRow { repositories, quarantined, due, oldest_seconds } = row;
-        Ok(QueueStatus { repositories, quarantined, due, oldest_seconds })
+        let StatusRow {
+            repositories,
+            quarantined,
+            due,
+            oldest_seconds,
+        } = row;
+        Ok(QueueStatus {
+            repositories,
+            quarantined,
+            due,
+            oldest_seconds,
+        })
     }
 }
 
@@ -242,10 +252,17 @@ impl WriteStore {
         .bind::<BigInt, _>(i64::try_from(limit).unwrap_or(i64::MAX))
         .load(&mut connection)
         .await?;
-        let later = rows.iter().position(|row| row.due_in_seconds > 0.0).map(|first| rows.split_off(first));
-        let next = later.as_ref().and_then(|rows| rows.first()).map(|row| row.due_in_seconds);
+        let first_later = rows
+            .iter()
+            .position(|row| row.due_in_seconds > 0.0)
+            .unwrap_or(rows.len());
+        let next = rows.get(first_later).map(|row| row.due_in_seconds);
+        rows.truncate(first_later);
         let items: Result<Vec<_>, _> = rows.into_iter().map(decode).collect();
-        Ok((items?, next.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())))
+        Ok((
+            items?,
+            next.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        ))
     }
 
     /// Settles a row in a transaction of its own, for work that changed nothing.
@@ -342,7 +359,11 @@ fn encode(hint: &Hint) -> (String, Value) {
         Action::Delete => "delete",
     };
     let (tag, digest) = (hint.tag().map(Tag::to_string), hint.digest().map(Digest::to_string));
-    let key = format!("{action} {}@{}", tag.as_deref().unwrap_or_default(), digest.as_deref().unwrap_or_default());
+    let key = format!(
+        "{action} {}@{}",
+        tag.as_deref().unwrap_or_default(),
+        digest.as_deref().unwrap_or_default()
+    );
     let mut value = Map::from_iter([
         ("do".to_owned(), Value::from(action)),
         ("arrived_at".to_owned(), Value::from(hint.arrived_at.to_rfc3339())),
@@ -354,12 +375,17 @@ fn encode(hint: &Hint) -> (String, Value) {
 }
 
 fn decode(row: WorkRow) -> Result<WorkItem, WriteError> {
-    let unreadable = |detail: String| WriteError::UnreadableWork { repository: row.repository.clone(), detail };
+    let unreadable = |detail: String| WriteError::UnreadableWork {
+        repository: row.repository.clone(),
+        detail,
+    };
     let repository: RepositoryName = row.repository.parse().map_err(|error| unreadable(format!("{error}")))?;
     let hints: HashMap<String, HintRow> =
         serde_json::from_value(row.hints.clone()).map_err(|error| unreadable(error.to_string()))?;
-    let hints: Result<Vec<Hint>, WriteError> =
-        hints.into_values().map(|hint| decode_hint(hint).map_err(&unreadable)).collect();
+    let hints: Result<Vec<Hint>, WriteError> = hints
+        .into_values()
+        .map(|hint| decode_hint(hint).map_err(&unreadable))
+        .collect();
     let mut hints = hints?;
     hints.sort_by_key(|hint| hint.arrived_at);
     Ok(WorkItem {
@@ -379,14 +405,27 @@ fn decode_hint(row: HintRow) -> Result<Hint, String> {
         "delete" => Action::Delete,
         other => return Err(format!("unknown action {other:?}")),
     };
-    let tag = row.tag.map(|tag| tag.parse::<Tag>()).transpose().map_err(|error| error.to_string())?;
-    let digest = row.digest.map(|digest| digest.parse::<Digest>()).transpose().map_err(|error| error.to_string())?;
+    let tag = row
+        .tag
+        .map(|tag| tag.parse::<Tag>())
+        .transpose()
+        .map_err(|error| error.to_string())?;
+    let digest = row
+        .digest
+        .map(|digest| digest.parse::<Digest>())
+        .transpose()
+        .map_err(|error| error.to_string())?;
     let target = match (tag, digest) {
         (Some(tag), digest) => Target::Tag(tag, digest),
         (None, Some(digest)) => Target::Digest(digest),
         (None, None) => Target::Repository,
     };
-    Ok(Hint { action, target, arrived_at: row.arrived_at, happened_at: row.happened_at })
+    Ok(Hint {
+        action,
+        target,
+        arrived_at: row.arrived_at,
+        happened_at: row.happened_at,
+    })
 }
 
 #[cfg(test)]
@@ -406,12 +445,20 @@ mod tests {
                 Target::Repository,
             ] {
                 let now = Utc::now();
-                let hint = Hint { action, target, arrived_at: now, happened_at: now };
+                let hint = Hint {
+                    action,
+                    target,
+                    arrived_at: now,
+                    happened_at: now,
+                };
                 let (key, value) = encode(&hint);
                 assert!(keys.insert(key.clone()));
                 let row = serde_json::from_value(value).expect("readable");
                 assert_eq!(decode_hint(row), Ok(hint.clone()));
-                let later = Hint { arrived_at: now + chrono::TimeDelta::seconds(1), ..hint };
+                let later = Hint {
+                    arrived_at: now + chrono::TimeDelta::seconds(1),
+                    ..hint
+                };
                 assert_eq!(encode(&later).0, key);
             }
         }

@@ -55,8 +55,9 @@ impl RequestStore {
     /// Database errors.
     pub async fn ask(&self) -> Result<i64, StoreError> {
         let mut connection = self.pool.connection().await?;
-        let row: IdRow =
-            sql_query("INSERT INTO scan_request DEFAULT VALUES RETURNING id").get_result(&mut connection).await?;
+        let row: IdRow = sql_query("INSERT INTO scan_request DEFAULT VALUES RETURNING id")
+            .get_result(&mut connection)
+            .await?;
         Ok(row.id)
     }
 
@@ -74,8 +75,18 @@ impl RequestStore {
         .bind::<BigInt, _>(id)
         .get_result(&mut connection)
         .await?;
-        let RequestRow { started, outcome, done, known } = row;
-        Ok(ScanRequest { started, outcome, done, known })
+        let RequestRow {
+            started,
+            outcome,
+            done,
+            known,
+        } = row;
+        Ok(ScanRequest {
+            started,
+            outcome,
+            done,
+            known,
+        })
     }
 
     /// Takes up everything that was asked for; the result is empty when nothing was.

@@ -52,5 +52,9 @@ pub(super) async fn check(connection: &mut AsyncPgConnection, lease: &WriterLeas
         .bind::<BigInt, _>(lease.epoch())
         .execute(connection)
         .await?;
-    if mine == 1 { Ok(()) } else { Err(WriteError::Fenced { epoch: lease.epoch() }) }
+    if mine == 1 {
+        Ok(())
+    } else {
+        Err(WriteError::Fenced { epoch: lease.epoch() })
+    }
 }

@@ -101,12 +101,21 @@ impl WriteStore {
             .into_iter()
             .map(|row| {
                 let digest = Digest::from_bytes(&row.digest)?;
-                let stored = StoredTag { digest, healable: row.healable, has_push_time: row.has_push_time };
+                let stored = StoredTag {
+                    digest,
+                    healable: row.healable,
+                    has_push_time: row.has_push_time,
+                };
                 Some((row.name.parse().ok()?, stored))
             })
             .collect();
-        let tags = tags.ok_or(StoreError::Corrupt { what: "a tag's name or digest" })?;
-        Ok(StoredRepository { is_known: known.is_known, tags })
+        let tags = tags.ok_or(StoreError::Corrupt {
+            what: "a tag's name or digest",
+        })?;
+        Ok(StoredRepository {
+            is_known: known.is_known,
+            tags,
+        })
     }
 
     /// Those of the digests that are stored, as seen from a repository.
@@ -148,7 +157,9 @@ impl WriteStore {
                 Some((Digest::from_bytes(&row.digest)?, stored))
             })
             .collect();
-        manifests.ok_or(StoreError::Corrupt { what: "a manifest's digest" })
+        manifests.ok_or(StoreError::Corrupt {
+            what: "a manifest's digest",
+        })
     }
 
     /// The bytes of those of the documents that are stored.
@@ -193,7 +204,9 @@ impl WriteStore {
         .load(&mut connection)
         .await?;
         let names: Option<Vec<_>> = rows.into_iter().map(|row| row.name.parse().ok()).collect();
-        names.ok_or(StoreError::Corrupt { what: "a repository's name" })
+        names.ok_or(StoreError::Corrupt {
+            what: "a repository's name",
+        })
     }
 }
 

@@ -14,7 +14,9 @@ impl Tokens {
     /// The configured tokens; none leaves the endpoint open.
     #[must_use]
     pub fn new(events: &Events) -> Self {
-        Self { accepted: events.token.iter().chain(&events.previous_token).cloned().collect() }
+        Self {
+            accepted: events.token.iter().chain(&events.previous_token).cloned().collect(),
+        }
     }
 
     /// Whether anybody may post.
@@ -32,7 +34,9 @@ impl Tokens {
         if self.is_open() {
             return true;
         }
-        let Some(token) = authorization.and_then(bearer_token) else { return false };
+        let Some(token) = authorization.and_then(bearer_token) else {
+            return false;
+        };
         let given = Sha256::digest(token);
         let matches = self.accepted.iter().map(|accepted| {
             let accepted = Sha256::digest(accepted.expose().as_bytes());
@@ -65,7 +69,13 @@ mod tests {
     #[test]
     fn accepts_both_tokens_and_the_scheme_in_any_case() {
         let tokens = tokens("new", Some("old"));
-        for header in ["Bearer new", "bearer old", "BEARER   new", " Bearer new ", "Bearer\tnew"] {
+        for header in [
+            "Bearer new",
+            "bearer old",
+            "BEARER   new",
+            " Bearer new ",
+            "Bearer\tnew",
+        ] {
             assert!(tokens.accept(Some(header.as_bytes())), "{header}");
         }
     }
@@ -74,8 +84,24 @@ mod tests {
     fn refuses_everything_else() {
         let tokens = tokens("new", None);
         for header in [
-            "", " ", "Bearer", "Bearer ", "Bearernew", "new", "Basic new", "Bearer new old", "Bearer ne", "Bearer newer",
-            "Bearer NEW", "Token new", "Bearer: new", "Bearer old", ",", "Bearer,new", "Bearer \"new\"", "bearer bearer new",
+            "",
+            " ",
+            "Bearer",
+            "Bearer ",
+            "Bearernew",
+            "new",
+            "Basic new",
+            "Bearer new old",
+            "Bearer ne",
+            "Bearer newer",
+            "Bearer NEW",
+            "Token new",
+            "Bearer: new",
+            "Bearer old",
+            ",",
+            "Bearer,new",
+            "Bearer \"new\"",
+            "bearer bearer new",
         ] {
             assert!(!tokens.accept(Some(header.as_bytes())), "{header}");
         }
@@ -85,7 +111,10 @@ mod tests {
 
     #[test]
     fn without_tokens_everybody_may_post() {
-        let open = Tokens::new(&Events { token: None, previous_token: None });
+        let open = Tokens::new(&Events {
+            token: None,
+            previous_token: None,
+        });
         assert!(open.is_open() && open.accept(None));
     }
 }

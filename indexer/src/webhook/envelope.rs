@@ -74,7 +74,11 @@ struct EventTarget {
 #[must_use]
 pub fn parse(body: &[u8], filter: &RepositoryFilter, now: DateTime<Utc>) -> Vec<Result<Arrival, Ignored>> {
     match serde_json::from_slice::<Envelope>(body) {
-        Ok(envelope) => envelope.events.into_iter().map(|event| arrival(event, filter, now)).collect(),
+        Ok(envelope) => envelope
+            .events
+            .into_iter()
+            .map(|event| arrival(event, filter, now))
+            .collect(),
         Err(_) => vec![Err(Ignored::Unusable)],
     }
 }
@@ -87,7 +91,13 @@ fn arrival(event: Value, filter: &RepositoryFilter, now: DateTime<Utc>) -> Resul
         "delete" => Action::Delete,
         _ => return Err(Ignored::UnknownAction),
     };
-    let EventTarget { media_type, digest, repository, url, tag } = event.target;
+    let EventTarget {
+        media_type,
+        digest,
+        repository,
+        url,
+        tag,
+    } = event.target;
     let media_type = media_type.and_then(|text| text.parse::<MediaType>().ok());
     let is_blob = media_type.is_some_and(|media_type| !media_type.may_be_manifest())
         || url.is_some_and(|url| url.contains("/blobs/"));
@@ -98,8 +108,14 @@ fn arrival(event: Value, filter: &RepositoryFilter, now: DateTime<Utc>) -> Resul
     if !filter.allows(&repository) {
         return Err(Ignored::Excluded);
     }
-    let digest = given(digest).map(|digest| digest.parse::<Digest>()).transpose().or(Err(Ignored::Unusable))?;
-    let tag = given(tag).map(|tag| tag.parse::<Tag>()).transpose().or(Err(Ignored::Unusable))?;
+    let digest = given(digest)
+        .map(|digest| digest.parse::<Digest>())
+        .transpose()
+        .or(Err(Ignored::Unusable))?;
+    let tag = given(tag)
+        .map(|tag| tag.parse::<Tag>())
+        .transpose()
+        .or(Err(Ignored::Unusable))?;
     let target = match (tag, digest) {
         (Some(tag), digest) => Target::Tag(tag, digest),
         (None, Some(digest)) => Target::Digest(digest),
@@ -109,7 +125,15 @@ fn arrival(event: Value, filter: &RepositoryFilter, now: DateTime<Utc>) -> Resul
     let happened_at = event.timestamp.as_ref().and_then(Value::as_str);
     let happened_at = happened_at.and_then(|text| DateTime::parse_from_rfc3339(text).ok());
     let happened_at = happened_at.map_or(now, |time| time.to_utc().min(now));
-    Ok(Arrival { repository, hint: Some(Hint { action, target, arrived_at: now, happened_at }) })
+    Ok(Arrival {
+        repository,
+        hint: Some(Hint {
+            action,
+            target,
+            arrived_at: now,
+            happened_at,
+        }),
+    })
 }
 
 fn given(text: Option<String>) -> Option<String> {

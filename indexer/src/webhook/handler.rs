@@ -48,7 +48,10 @@ enum BadBody {
 
 /// Answers `POST /events`.
 pub async fn events(request: HttpRequest, payload: Payload, webhook: Data<Webhook>) -> HttpResponse {
-    let authorization = request.headers().get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes);
+    let authorization = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .map(header::HeaderValue::as_bytes);
     if !webhook.tokens.accept(authorization) {
         webhook.metrics.count_request("unauthorized");
         return HttpResponse::Unauthorized()
@@ -93,7 +96,9 @@ pub async fn events(request: HttpRequest, payload: Payload, webhook: Data<Webhoo
     match webhook.intake.take(arrivals).await {
         Ok(()) => {
             webhook.metrics.count_request("accepted");
-            HttpResponse::Accepted().insert_header((header::CACHE_CONTROL, "no-store")).finish()
+            HttpResponse::Accepted()
+                .insert_header((header::CACHE_CONTROL, "no-store"))
+                .finish()
         }
         Err(_) => {
             webhook.metrics.count_request("unavailable");
@@ -119,19 +124,30 @@ async fn read(mut payload: Payload, limit: u64) -> Result<Bytes, BadBody> {
             body.extend_from_slice(&chunk);
         }
     }
-    if length > limit { Err(BadBody::TooLarge) } else { Ok(body.freeze()) }
+    if length > limit {
+        Err(BadBody::TooLarge)
+    } else {
+        Ok(body.freeze())
+    }
 }
 
 /// Undoes the body's coding, within the limit.
 fn decode(request: &HttpRequest, body: Bytes, limit: u64) -> Result<Bytes, BadBody> {
-    let coding = request.headers().get(header::CONTENT_ENCODING).map(|coding| coding.as_bytes().trim_ascii());
+    let coding = request
+        .headers()
+        .get(header::CONTENT_ENCODING)
+        .map(|coding| coding.as_bytes().trim_ascii());
     match coding {
         None | Some(b"" | b"identity") => Ok(body),
         Some(b"gzip" | b"x-gzip") => {
             let mut decoded = Vec::new();
             let mut decoder = MultiGzDecoder::new(&body[..]).take(limit + 1);
             decoder.read_to_end(&mut decoded).or(Err(BadBody::Broken))?;
-            if decoded.len() as u64 > limit { Err(BadBody::TooLarge) } else { Ok(decoded.into()) }
+            if decoded.len() as u64 > limit {
+                Err(BadBody::TooLarge)
+            } else {
+                Ok(decoded.into())
+            }
         }
         Some(_) => Err(BadBody::UnknownCoding),
     }

@@ -53,7 +53,10 @@ impl Intake {
             return Ok(());
         }
         let (committed, answer) = oneshot::channel();
-        self.batches.send(Batch { arrivals, committed }).await.or(Err(IntakeError::Closed))?;
+        self.batches
+            .send(Batch { arrivals, committed })
+            .await
+            .or(Err(IntakeError::Closed))?;
         answer.await.or(Err(IntakeError::Closed))?.map_err(IntakeError::Store)
     }
 }

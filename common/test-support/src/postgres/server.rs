@@ -119,7 +119,7 @@ impl Server {
         bail!("PostgreSQL did not start:\n{last}")
     }
 
-    fn start_once(binaries: &Path, user: Option<User>, on_line: impl FnMut(&str) + Send + 'static) -> Result<Self> {
+    fn start_once(binaries: &Path, user: Option<User>, on_line: Option<OnLine>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("flagstate-postgres-").tempdir()?;
         let password = Alphanumeric.sample_string(&mut rand::rng(), 24);
         let password_file = folder.path().join("password");

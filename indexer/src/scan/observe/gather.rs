@@ -65,11 +65,21 @@ impl Observer {
             .buffer_unordered(REQUESTS_PER_REPOSITORY);
         let mut failures_in_a_row = 0;
         while let Some(one) = gathered.try_next().await? {
-            failures_in_a_row = if one.failures.is_empty() { 0 } else { failures_in_a_row + 1 };
+            failures_in_a_row = if one.failures.is_empty() {
+                0
+            } else {
+                failures_in_a_row + 1
+            };
             if let (Some(last), FAILURES_IN_A_ROW) = (one.failures.last(), failures_in_a_row) {
-                return Err(ObserveError::TooManyFailures { failures: failures_in_a_row, last: last.clone() });
+                return Err(ObserveError::TooManyFailures {
+                    failures: failures_in_a_row,
+                    last: last.clone(),
+                });
             }
-            observed.seen.manifests.extend(one.manifests.into_values().map(Arc::new));
+            observed
+                .seen
+                .manifests
+                .extend(one.manifests.into_values().map(Arc::new));
             observed.seen.held.extend(one.held);
             observed.seen.failures.extend(one.failures);
             observed.stored.extend(one.stored);
@@ -95,16 +105,26 @@ impl Observer {
         while let Some(level) = levels.last().filter(|level| !level.is_empty()) {
             if levels.len() > 1 {
                 let stored = store.manifests(repository, level).await?;
-                gathered.held.extend(stored.iter().filter(|(_, known)| known.is_settled()).map(|(digest, _)| digest.clone()));
+                gathered.held.extend(
+                    stored
+                        .iter()
+                        .filter(|(_, known)| known.is_settled())
+                        .map(|(digest, _)| digest.clone()),
+                );
                 gathered.stored.extend(stored);
             }
             self.fetch_level(repository, &top, level, &mut gathered).await;
             let mut next = Vec::new();
             for digest in level {
-                let Some(manifest) = gathered.manifests.get_mut(digest) else { continue };
+                let Some(manifest) = gathered.manifests.get_mut(digest) else {
+                    continue;
+                };
                 let members = manifest.member_digests();
                 if levels.len() > self.limits.index_depth && !members.is_empty() {
-                    let detail = format!("members below {} levels of image indexes are left out", self.limits.index_depth);
+                    let detail = format!(
+                        "members below {} levels of image indexes are left out",
+                        self.limits.index_depth
+                    );
                     manifest.add_problem(Problem::new(ProblemCode::Limit, detail));
                     continue;
                 }
@@ -120,13 +140,7 @@ impl Observer {
     }
 
     /// Fetches the manifests of one level that are neither known nor here.
-    async fn fetch_level(
-        &self,
-        repository: &RepositoryName,
-        top: &Digest,
-        level: &[Digest],
-        gathered: &mut Gathered,
-    ) {
+    async fn fetch_level(&self, repository: &RepositoryName, top: &Digest, level: &[Digest], gathered: &mut Gathered) {
         let mut wanted = Vec::new();
         for digest in level {
             if gathered.held.contains(digest) || gathered.manifests.contains_key(digest) {
@@ -161,14 +175,20 @@ impl Observer {
                     }
                     let problem = not_fetched.problem("manifest", ProblemCode::ManifestMissing);
                     gathered.held.insert(digest.clone());
-                    gathered.manifests.insert(digest.clone(), ObservedManifest::unread(digest, problem));
+                    gathered
+                        .manifests
+                        .insert(digest.clone(), ObservedManifest::unread(digest, problem));
                 }
             }
         }
     }
 
     fn keep(&self, fetched: FetchedManifest, gathered: &mut Gathered) {
-        let FetchedManifest { digest, content_type, body } = fetched;
+        let FetchedManifest {
+            digest,
+            content_type,
+            body,
+        } = fetched;
         let manifest = ObservedManifest::read(digest.clone(), body, content_type.as_ref(), &self.limits);
         gathered.held.insert(digest.clone());
         gathered.manifests.insert(digest, manifest);
@@ -198,7 +218,9 @@ impl Observer {
     ) -> Result<(), StoreError> {
         let mut wanted: BTreeMap<Digest, u64> = BTreeMap::new();
         for manifest in gathered.manifests.values_mut() {
-            let Some(descriptor) = manifest.config_descriptor().cloned() else { continue };
+            let Some(descriptor) = manifest.config_descriptor().cloned() else {
+                continue;
+            };
             match config_too_large(&descriptor, &self.limits) {
                 Some(problem) => manifest.add_problem(problem),
                 None => drop(wanted.insert(descriptor.digest, descriptor.size)),
@@ -206,14 +228,18 @@ impl Observer {
         }
         let digests: Vec<Digest> = wanted.keys().cloned().collect();
         let known = store.documents(&digests).await?;
-        let mut unknown: Vec<(Digest, u64)> =
-            wanted.into_iter().filter(|(digest, _)| !known.contains_key(digest)).collect();
+        let mut unknown: Vec<(Digest, u64)> = wanted
+            .into_iter()
+            .filter(|(digest, _)| !known.contains_key(digest))
+            .collect();
         if gathered.budget.fetches + unknown.len() > self.limits.fetches_per_tag {
             unknown.truncate(self.limits.fetches_per_tag.saturating_sub(gathered.budget.fetches));
             self.stop_at_limit(top, gathered);
         }
-        let mut configs: HashMap<Digest, Result<(Bytes, bool), Problem>> =
-            known.into_iter().map(|(digest, body)| (digest, Ok((body.into(), true)))).collect();
+        let mut configs: HashMap<Digest, Result<(Bytes, bool), Problem>> = known
+            .into_iter()
+            .map(|(digest, body)| (digest, Ok((body.into(), true))))
+            .collect();
         let mut fetches = stream::iter(unknown)
             .map(|(digest, size)| async move {
                 let fetched = self.fetch_config(repository, &digest, size).await;
@@ -243,7 +269,9 @@ impl Observer {
             configs.insert(digest, config);
         }
         for manifest in gathered.manifests.values_mut() {
-            let Some(descriptor) = manifest.config_descriptor() else { continue };
+            let Some(descriptor) = manifest.config_descriptor() else {
+                continue;
+            };
             match configs.get(&descriptor.digest) {
                 Some(Ok((body, is_stored))) => {
                     let config = parse_config(body, &self.limits);
@@ -293,8 +321,14 @@ impl Observer {
 
 /// Records on an image index which of its members could not be had, and whether a later scan may have more luck.
 fn judge_members(digest: &Digest, gathered: &mut Gathered) {
-    let Some(index) = gathered.manifests.get(digest) else { return };
-    if index.content.as_ref().is_none_or(|content| content.kind() != ManifestKind::ImageIndex) {
+    let Some(index) = gathered.manifests.get(digest) else {
+        return;
+    };
+    if index
+        .content
+        .as_ref()
+        .is_none_or(|content| content.kind() != ManifestKind::ImageIndex)
+    {
         return;
     }
     let (mut missing, mut healable) = (Vec::new(), false);

@@ -38,9 +38,19 @@ impl Observer {
         let deleted = self.ask_for_deleted(repository, hints).await?;
         let mut tags: BTreeSet<Tag> = hints.iter().filter_map(Hint::tag).cloned().collect();
         let is_gone = |digest: &Digest| deleted.get(digest) == Some(&false);
-        tags.extend(stored.tags.iter().filter(|(_, tag)| is_gone(&tag.digest)).map(|(tag, _)| tag.clone()));
+        tags.extend(
+            stored
+                .tags
+                .iter()
+                .filter(|(_, tag)| is_gone(&tag.digest))
+                .map(|(tag, _)| tag.clone()),
+        );
         // Manifests first: meanwhile the registry may get to writing the tag.
-        let pushed = hints.iter().filter(|hint| hint.action == Action::Push).filter_map(Hint::digest).cloned();
+        let pushed = hints
+            .iter()
+            .filter(|hint| hint.action == Action::Push)
+            .filter_map(Hint::digest)
+            .cloned();
         let mut digests: BTreeMap<Digest, bool> = BTreeMap::new();
         let pushed: BTreeMap<_, _> = pushed.map(|digest| (digest, None)).collect();
         let named: Vec<Digest> = pushed.keys().cloned().collect();
@@ -58,8 +68,15 @@ impl Observer {
             digests.insert(digest, there);
         }
         digests.extend(deleted);
-        let answers = Answers { tags: self.ask_for_tags(repository, tags).await?, digests };
-        let found = answers.tags.values().flatten().filter(|digest| !answers.digests.contains_key(*digest));
+        let answers = Answers {
+            tags: self.ask_for_tags(repository, tags).await?,
+            digests,
+        };
+        let found = answers
+            .tags
+            .values()
+            .flatten()
+            .filter(|digest| !answers.digests.contains_key(*digest));
         let found: BTreeMap<_, _> = found.map(|digest| (digest.clone(), None)).collect();
         self.gather(store, repository, found, &mut observed).await?;
         let now = Utc::now();
@@ -82,7 +99,11 @@ impl Observer {
             })
             .collect();
         let answers = stream::iter(digests).map(|digest| async {
-            let there = self.client.head_manifest(repository, &Reference::from(digest.clone())).await?.is_some();
+            let there = self
+                .client
+                .head_manifest(repository, &Reference::from(digest.clone()))
+                .await?
+                .is_some();
             Ok((digest, there))
         });
         answers.buffer_unordered(REQUESTS_PER_REPOSITORY).try_collect().await
@@ -99,7 +120,11 @@ impl Observer {
                 None => None,
                 Some(head) => match head.digest {
                     Some(digest) => Some(digest),
-                    None => self.client.get_manifest(repository, &reference).await?.map(|manifest| manifest.digest),
+                    None => self
+                        .client
+                        .get_manifest(repository, &reference)
+                        .await?
+                        .map(|manifest| manifest.digest),
                 },
             };
             Ok((tag, digest))
@@ -125,7 +150,11 @@ impl Answers {
             // What becomes of the repository as a whole, a scan of it tells.
             (_, Target::Repository) => (false, false),
         };
-        if agrees { Look::Done } else { hint.after_disagreement(explained, now) }
+        if agrees {
+            Look::Done
+        } else {
+            hint.after_disagreement(explained, now)
+        }
     }
 }
 
@@ -154,15 +183,20 @@ fn deletes_later(hints: &[Hint], hint: &Hint) -> bool {
 
 /// Puts the answers into the observation: a tag that is not there ends only if a notification said so.
 fn record(hints: &[Hint], answers: &Answers, stored: &StoredRepository, observed: &mut Observed) {
-    let said_to_be_gone: BTreeSet<&Tag> =
-        hints.iter().filter(|hint| hint.action == Action::Delete).filter_map(Hint::tag).collect();
+    let said_to_be_gone: BTreeSet<&Tag> = hints
+        .iter()
+        .filter(|hint| hint.action == Action::Delete)
+        .filter_map(Hint::tag)
+        .collect();
     for (tag, digest) in &answers.tags {
         match digest {
             Some(digest) => drop(observed.seen.tags.insert(tag.clone(), SeenTag::At(digest.clone()))),
             None => {
                 let points_at = stored.tags.get(tag).map(|tag| &tag.digest);
                 let is_deleted = points_at.is_some_and(|digest| answers.digests.get(digest) == Some(&false))
-                    && hints.iter().any(|hint| hint.action == Action::Delete && hint.digest() == points_at);
+                    && hints
+                        .iter()
+                        .any(|hint| hint.action == Action::Delete && hint.digest() == points_at);
                 if said_to_be_gone.contains(tag) || is_deleted {
                     observed.seen.tags.insert(tag.clone(), SeenTag::Gone);
                 }
@@ -175,7 +209,10 @@ fn record(hints: &[Hint], answers: &Answers, stored: &StoredRepository, observed
         if let Some(tag) = hint.tag()
             && answers.tags.get(tag) == Some(&Some(digest.clone()))
         {
-            observed.seen.pushed_tags.insert(tag.clone(), (digest.clone(), hint.happened_at));
+            observed
+                .seen
+                .pushed_tags
+                .insert(tag.clone(), (digest.clone(), hint.happened_at));
         }
     }
 }
@@ -192,7 +229,12 @@ mod tests {
 
     fn hint(action: Action, target: Target, arrived: i64) -> Hint {
         let arrived_at = DateTime::UNIX_EPOCH + TimeDelta::seconds(arrived);
-        Hint { action, target, arrived_at, happened_at: arrived_at }
+        Hint {
+            action,
+            target,
+            arrived_at,
+            happened_at: arrived_at,
+        }
     }
 
     fn judge(hints: &[Hint], tags: &[(&str, Option<&str>)], digests: &[(&str, bool)], now: i64) -> Vec<&'static str> {
@@ -211,14 +253,22 @@ mod tests {
     }
 
     fn push(name: &str, digest: &str, arrived: i64) -> Hint {
-        hint(Action::Push, Target::Tag(tag(name), Some(Digest::of(digest.as_bytes()))), arrived)
+        hint(
+            Action::Push,
+            Target::Tag(tag(name), Some(Digest::of(digest.as_bytes()))),
+            arrived,
+        )
     }
 
     #[test]
     fn a_push_is_done_when_the_tag_names_its_digest() {
         let hints = [push("a", "1", 0)];
         assert_eq!(judge(&hints, &[("a", Some("1"))], &[], 0), ["done"]);
-        assert_eq!(judge(&hints, &[("a", Some("0"))], &[], 0), ["again"], "notified before the tag was written");
+        assert_eq!(
+            judge(&hints, &[("a", Some("0"))], &[], 0),
+            ["again"],
+            "notified before the tag was written"
+        );
         assert_eq!(judge(&hints, &[("a", None)], &[], 100), ["again"], "slow storage");
         assert_eq!(judge(&hints, &[("a", Some("0"))], &[], 1000), ["given up"]);
     }
@@ -228,7 +278,11 @@ mod tests {
         let hints = [push("a", "1", 0), push("a", "2", 1)];
         assert_eq!(judge(&hints, &[("a", Some("2"))], &[], 1), ["again", "done"]);
         assert_eq!(judge(&hints, &[("a", Some("2"))], &[], 10), ["done", "done"]);
-        assert_eq!(judge(&hints, &[("a", Some("1"))], &[], 10), ["done", "again"], "an older push explains nothing");
+        assert_eq!(
+            judge(&hints, &[("a", Some("1"))], &[], 10),
+            ["done", "again"],
+            "an older push explains nothing"
+        );
     }
 
     #[test]
