@@ -8,6 +8,7 @@ pub mod environment;
 pub mod http;
 pub mod images;
 pub mod model;
+pub mod nginx;
 pub mod ports;
 pub mod postgres;
 pub mod process;
