@@ -28,7 +28,7 @@ fn registry_config(url: Url) -> Registry {
         ca_file: None,
         client_identity: None,
         catalog: true,
-        repositories: RepositoryFilter,
+        repositories: RepositoryFilter::default(),
         timeout: Duration::from_secs(30),
         concurrency: 32,
         https_proxy: None,
@@ -45,7 +45,7 @@ async fn scanner(database: &TestDatabase, registry: Url) -> Scanner {
         RegistryMetrics::new(&metrics_registry, |_| {}).unwrap(),
     )
     .unwrap();
-    let metrics = Arc::new(IndexerMetrics::new(&metrics_registry, LimitHits).unwrap());
+    let metrics = Arc::new(IndexerMetrics::new(&metrics_registry, LimitHits::register(&metrics_registry).unwrap()).unwrap());
     let Acquired::Writer { lease, .. } = LeaseStore::new(pool.clone())
         .try_acquire("test", registry.as_str(), false)
         .await
@@ -55,7 +55,7 @@ async fn scanner(database: &TestDatabase, registry: Url) -> Scanner {
     };
     let store = WriteStore::open(pool, lease, 4);
     let observer = Observer::new(client, Limits::default());
-    let worker = Worker::new(store, observer, RepositoryFilter, metrics.clone());
+    let worker = Worker::new(store, observer, RepositoryFilter::default(), metrics.clone());
     Scanner::new(worker, Arc::new(Progress::default()), metrics, true)
 }
 
