@@ -57,7 +57,7 @@ impl Indexer {
         let pool = Pool::new(&config.database.postgres.url.expose());
         let client_metrics = RegistryMetrics::new(&metrics, |_| {}).unwrap();
         let client = RegistryClient::new(&config.registry, &config.limits, client_metrics).unwrap();
-        let indexer_metrics = Arc::new(IndexerMetrics::new(&metrics, LimitHits).unwrap());
+        let indexer_metrics = Arc::new(IndexerMetrics::new(&metrics, LimitHits::register(&metrics).unwrap()).unwrap());
         let wake = Arc::new(Notify::new());
         let webhook = web::Data::new(Webhook {
             tokens: Tokens::new(&config.events),
