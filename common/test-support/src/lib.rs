@@ -1,1 +1,3 @@
-//! x
+//! Test databases, registries and images for Flagstate's tests and for `cargo xtask`.
+
+pub mod fake_registry;
