@@ -1,3 +1,4 @@
 //! Tests of the reading store against a real PostgreSQL.
 
 mod search_model;
+mod search_plans;
