@@ -10,6 +10,7 @@ pub mod document;
 pub mod glob;
 pub mod image;
 pub mod media_type;
+pub mod metrics;
 pub mod platform;
 pub mod reference;
 pub mod repository_name;
