@@ -133,9 +133,8 @@ pub(super) mod plain {
         D: Deserializer<'de>,
     {
         let ByteSize(bytes) = ByteSize::deserialize(deserializer)?;
-        T::try_from(bytes).map_err(|_too_large| {
-            de::Error::custom(format_args!("{bytes} is too large for this machine"))
-        })
+        T::try_from(bytes)
+            .map_err(|_too_large| de::Error::custom(format_args!("{bytes} is too large for this machine")))
     }
 }
 

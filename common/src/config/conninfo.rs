@@ -159,9 +159,7 @@ fn parse(text: &str) -> Result<Parameters, ConninfoError> {
             .iter()
             .chain(&HANDED_ON)
             .find(|known| **known == key)
-            .ok_or(ConninfoError::UnknownParameter {
-                position: index + 1,
-            })?;
+            .ok_or(ConninfoError::UnknownParameter { position: index + 1 })?;
         // libpq takes an empty value for none.
         if !value.is_empty() {
             parameters.insert(known, value);
@@ -169,9 +167,7 @@ fn parse(text: &str) -> Result<Parameters, ConninfoError> {
     }
     // As JDBC writes it.
     if parameters.remove("ssl").is_some_and(|ssl| ssl == "true") {
-        parameters
-            .entry("sslmode")
-            .or_insert_with(|| "require".to_owned());
+        parameters.entry("sslmode").or_insert_with(|| "require".to_owned());
     }
     Ok(parameters)
 }
@@ -206,11 +202,7 @@ fn parse_url(url: &str) -> Result<Vec<(String, String)>, ConninfoError> {
     }
     let join = |list: &[String]| {
         let is_given = list.iter().any(|element| !element.is_empty());
-        if is_given {
-            list.join(",")
-        } else {
-            String::new()
-        }
+        if is_given { list.join(",") } else { String::new() }
     };
 
     let mut pairs = vec![
@@ -278,20 +270,13 @@ fn parse_value(text: &str) -> Result<(String, &str), ConninfoError> {
 }
 
 /// Fills what the text leaves out.
-fn fill(
-    mut parameters: Parameters,
-    environment: &PostgresEnvironment,
-) -> Result<Conninfo, ConninfoError> {
+fn fill(mut parameters: Parameters, environment: &PostgresEnvironment) -> Result<Conninfo, ConninfoError> {
     let mut take = |key: &str| parameters.remove(key);
     let home = environment.home.as_deref();
 
     let host = take("host").or_else(|| environment.host.clone());
     let port = take("port").or_else(|| environment.port.clone());
-    let servers = servers(
-        host.as_deref(),
-        take("hostaddr").as_deref(),
-        port.as_deref(),
-    )?;
+    let servers = servers(host.as_deref(), take("hostaddr").as_deref(), port.as_deref())?;
 
     let root_certificates = take("sslrootcert")
         .map(PathBuf::from)
@@ -364,9 +349,7 @@ fn parse_ssl_mode(text: &str) -> Result<SslMode, ConninfoError> {
         "verify-ca" => SslMode::VerifyCa,
         "verify-full" => SslMode::VerifyFull,
         _ => {
-            return Err(ConninfoError::BadValue {
-                parameter: "sslmode",
-            });
+            return Err(ConninfoError::BadValue { parameter: "sslmode" });
         }
     })
 }
@@ -398,35 +381,24 @@ fn servers(
     check("hostaddr", addresses.len(), false)?;
     check("port", ports.len(), true)?;
 
-    let given = |list: &[String], index: usize| {
-        list.get(index)
-            .filter(|element| !element.is_empty())
-            .cloned()
-    };
+    let given = |list: &[String], index: usize| list.get(index).filter(|element| !element.is_empty()).cloned();
     (0..count)
         .map(|index| {
             let address = given(&addresses, index);
             let host = given(&hosts, index)
                 .or_else(|| address.clone())
                 .unwrap_or_else(|| default_host(Path::new(SOCKET_FOLDER)));
-            let address =
-                address
-                    .map(|address| address.parse())
-                    .transpose()
-                    .map_err(|_no_address| ConninfoError::BadValue {
-                        parameter: "hostaddr",
-                    })?;
+            let address = address
+                .map(|address| address.parse())
+                .transpose()
+                .map_err(|_no_address| ConninfoError::BadValue { parameter: "hostaddr" })?;
             let port_index = if ports.len() == 1 { 0 } else { index };
             let port = given(&ports, port_index)
                 .map_or(Ok(DEFAULT_PORT), |port| port.parse())
                 .ok()
                 .filter(|port| *port > 0)
                 .ok_or(ConninfoError::BadValue { parameter: "port" })?;
-            Ok(ServerAddress {
-                host,
-                address,
-                port,
-            })
+            Ok(ServerAddress { host, address, port })
         })
         .collect()
 }

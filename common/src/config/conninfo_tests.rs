@@ -57,10 +57,7 @@ fn reads_urls_and_pairs_alike() {
         assert_eq!(read.user, "u");
         assert_eq!(read.database, "d b");
         assert_eq!(read.ssl_mode, SslMode::VerifyCa);
-        assert_eq!(
-            read.root_certificates,
-            RootCertificates::Named("/ca.crt".into())
-        );
+        assert_eq!(read.root_certificates, RootCertificates::Named("/ca.crt".into()));
         assert_eq!(read.passfile, Some("/pf".into()));
         assert_eq!(read.settings.get_user(), Some("u"));
         assert_eq!(read.settings.get_dbname(), Some("d b"));
@@ -79,10 +76,7 @@ fn fills_what_the_url_leaves_out_from_the_pg_variables() {
         assert_eq!(read.settings.get_password(), Some(b"pgpassword".as_slice()));
         assert_eq!(read.passfile, Some("/pgpassfile".into()));
         assert_eq!(read.ssl_mode, SslMode::Require);
-        assert_eq!(
-            read.root_certificates,
-            RootCertificates::Named("/pg.crt".into())
-        );
+        assert_eq!(read.root_certificates, RootCertificates::Named("/pg.crt".into()));
     }
 }
 
@@ -95,10 +89,7 @@ fn prefers_the_url_over_the_pg_variables() {
     assert_eq!(read.settings.get_password(), Some(b"p".as_slice()));
     assert_eq!(read.passfile, Some("/u".into()));
     assert_eq!(read.ssl_mode, SslMode::Disable);
-    assert_eq!(
-        read.root_certificates,
-        RootCertificates::Named("/u.crt".into())
-    );
+    assert_eq!(read.root_certificates, RootCertificates::Named("/u.crt".into()));
 }
 
 #[test]
@@ -129,26 +120,16 @@ fn takes_the_port_of_a_url_without_one_from_pgport() {
 fn reads_several_hosts() {
     for (text, servers) in [
         ("postgres://a:1,b:2/d", vec![server("a", 1), server("b", 2)]),
-        (
-            "postgres://a,b:2/d",
-            vec![server("a", 5432), server("b", 2)],
-        ),
+        ("postgres://a,b:2/d", vec![server("a", 5432), server("b", 2)]),
         (
             "postgres://[::1]:1,[fe80::1]/d",
             vec![server("::1", 1), server("fe80::1", 5432)],
         ),
-        (
-            "postgres:///d?host=a,b&port=7",
-            vec![server("a", 7), server("b", 7)],
-        ),
+        ("postgres:///d?host=a,b&port=7", vec![server("a", 7), server("b", 7)]),
         ("host=a,b port=1,2", vec![server("a", 1), server("b", 2)]),
         ("postgres://%2Frun%2Fpg:1/d", vec![server("/run/pg", 1)]),
     ] {
-        assert_eq!(
-            conninfo(text, only_user()).unwrap().servers,
-            servers,
-            "{text}"
-        );
+        assert_eq!(conninfo(text, only_user()).unwrap().servers, servers, "{text}");
     }
 }
 
@@ -186,10 +167,7 @@ fn asks_for_full_verification_with_the_systems_roots() {
 #[test]
 fn takes_the_socket_when_its_folder_is_there() {
     let folder = tempfile::tempdir().unwrap();
-    assert_eq!(
-        default_host(folder.path()),
-        folder.path().display().to_string()
-    );
+    assert_eq!(default_host(folder.path()), folder.path().display().to_string());
     let missing = folder.path().join("missing");
     assert_eq!(default_host(&missing), "localhost");
     fs::write(&missing, "").unwrap();

@@ -105,11 +105,7 @@ fn split_digits(text: &str) -> (&str, &str) {
 
 /// `whole.fraction` times the unit, rounded down; `None` when that is far out of range.
 fn nanoseconds(whole: &str, fraction: &str, scale: u128) -> Option<u128> {
-    let whole: u128 = if whole.is_empty() {
-        0
-    } else {
-        whole.parse().ok()?
-    };
+    let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     // 18 digits are finer than any unit needs, and cannot overflow when multiplied by the largest.
     let fraction = &fraction[..fraction.len().min(18)];
     let part = match fraction.parse::<u128>() {
@@ -180,16 +176,11 @@ impl Visitor<'_> for DurationVisitor {
 pub(super) mod plain {
     use super::{Deserialize, Deserializer, Duration, GoDuration, Serialize, Serializer};
 
-    pub(in crate::config) fn serialize<S: Serializer>(
-        duration: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(in crate::config) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         GoDuration(*duration).serialize(serializer)
     }
 
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         GoDuration::deserialize(deserializer).map(|GoDuration(duration)| duration)
     }
 }
@@ -256,15 +247,7 @@ mod tests {
 
     #[test]
     fn prints_what_it_reads() {
-        for text in [
-            "0",
-            "1d",
-            "1h30m",
-            "30s",
-            "100ms",
-            "90d",
-            "1d2h3m4s5ms6us7ns",
-        ] {
+        for text in ["0", "1d", "1h30m", "30s", "100ms", "90d", "1d2h3m4s5ms6us7ns"] {
             let duration: GoDuration = text.parse().unwrap();
             assert_eq!(duration.to_string(), text);
         }

@@ -39,10 +39,7 @@ const FOREIGN_VARIABLES: [&str; 13] = [
 
 impl Environment {
     /// What this process was started with.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "this is where the environment is read"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "this is where the environment is read")]
     pub(super) fn of_this_process(faults: &mut Faults) -> Self {
         let mut variables = BTreeMap::new();
         for (name, value) in std::env::vars_os() {
@@ -91,10 +88,7 @@ impl Environment {
             database: text("PGDATABASE"),
             sslmode: text("PGSSLMODE"),
             sslrootcert: self.get("PGSSLROOTCERT").map(PathBuf::from),
-            home: self
-                .get("HOME")
-                .map(PathBuf::from)
-                .or_else(|| self.home.clone()),
+            home: self.get("HOME").map(PathBuf::from).or_else(|| self.home.clone()),
             system_user: self.user.clone(),
         }
     }
@@ -110,8 +104,7 @@ impl Environment {
         } else {
             format!("http://{given}")
         };
-        let is_proxy = Url::parse(&url)
-            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let is_proxy = Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         if !is_proxy {
             faults.add(variable, None, Problem::NotProxy);
         }
@@ -120,9 +113,7 @@ impl Environment {
 
     /// Hosts that are reached without the proxy.
     pub(super) fn no_proxy(&self) -> Option<String> {
-        self.get("NO_PROXY")
-            .or_else(|| self.get("no_proxy"))
-            .map(str::to_owned)
+        self.get("NO_PROXY").or_else(|| self.get("no_proxy")).map(str::to_owned)
     }
 
     fn get(&self, name: &str) -> Option<&str> {

@@ -46,11 +46,7 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            key,
-            origin,
-            problem,
-        } = self;
+        let Self { key, origin, problem } = self;
         match origin {
             Some(origin) if key.is_empty() => write!(formatter, "{origin}: {problem}"),
             Some(origin) => write!(formatter, "{key}: {problem} (from {origin})"),
@@ -206,8 +202,7 @@ impl Faults {
     pub(super) fn add(&mut self, key: &str, origin: Option<Origin>, problem: Problem) {
         let is_consequence = self.0.iter().any(|fault| {
             let rest = key.strip_prefix(fault.key.as_str());
-            !fault.key.is_empty()
-                && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            !fault.key.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         });
         if !is_consequence {
             self.0.push(Fault {

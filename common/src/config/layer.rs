@@ -44,10 +44,7 @@ impl Layer {
     }
 
     /// The variables `FLAGSTATE_<SECTION>__<KEY>`; their values stay texts.
-    pub(super) fn from_variables(
-        variables: &BTreeMap<String, String>,
-        faults: &mut Faults,
-    ) -> Self {
+    pub(super) fn from_variables(variables: &BTreeMap<String, String>, faults: &mut Faults) -> Self {
         let mut values = Dict::new();
         let mut origins = BTreeMap::new();
         for (variable, value) in variables {
@@ -132,12 +129,8 @@ pub(super) fn variable_of(key: &str) -> String {
 /// The path of the key that a variable sets, if it is one of ours.
 pub(super) fn path_of(variable: &str) -> Option<Vec<String>> {
     let name = variable.strip_prefix(PREFIX)?;
-    name.contains(SEPARATOR).then(|| {
-        name.to_lowercase()
-            .split(SEPARATOR)
-            .map(str::to_owned)
-            .collect()
-    })
+    name.contains(SEPARATOR)
+        .then(|| name.to_lowercase().split(SEPARATOR).map(str::to_owned).collect())
 }
 
 /// Whether it went in: neither was the key there, nor is one of its sections a text.
@@ -152,9 +145,7 @@ fn insert(dict: &mut Dict, path: &[String], value: &str) -> bool {
             is_new
         }
         [section, rest @ ..] => {
-            let inner = dict
-                .entry(section.clone())
-                .or_insert_with(|| Value::from(Dict::new()));
+            let inner = dict.entry(section.clone()).or_insert_with(|| Value::from(Dict::new()));
             match inner {
                 Value::Dict(_, inner) => insert(inner, rest, value),
                 _ => false,

@@ -41,9 +41,7 @@ impl Config {
         let origin = Origin::File(file.to_owned());
         let yaml = match fs::read_to_string(file) {
             Ok(yaml) => yaml,
-            Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => {
-                String::new()
-            }
+            Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => {
                 faults.add("", Some(origin), Problem::UnreadableFile(error));
                 return Err(faults.into());
@@ -105,10 +103,7 @@ fn extract(layers: &mut [Layer; 2], faults: &mut Faults) -> RawConfig {
         if let Some(problem) = problem_of(&key, error.kind) {
             faults.add(&key, origin, problem);
         }
-        let removed = layers
-            .iter_mut()
-            .rev()
-            .any(|layer| layer.remove(&error.path));
+        let removed = layers.iter_mut().rev().any(|layer| layer.remove(&error.path));
         if !removed {
             return RawConfig::default();
         }
@@ -123,12 +118,10 @@ fn origin_of(layers: &[Layer], key: &str) -> Option<Origin> {
 fn problem_of(key: &str, kind: Kind) -> Option<Problem> {
     Some(match kind {
         Kind::InvalidType(Actual::Unit | Actual::Option, _) => return None,
-        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
-            Problem::WrongType {
-                found: kind_of(&found),
-                expected: in_plain_words(expected),
-            }
-        }
+        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => Problem::WrongType {
+            found: kind_of(&found),
+            expected: in_plain_words(expected),
+        },
         Kind::UnknownField(..) => Problem::UnknownKey {
             nearest: nearest_key(key),
         },

@@ -47,10 +47,7 @@ fn fills_everything_with_defaults() {
     assert_eq!(config.cache.stale_if_error, Duration::from_secs(86_400));
     assert_eq!(config.cache.memory, 64 * 1024 * 1024);
     assert_eq!(config.interval.fetch_all, Some(Duration::from_secs(3600)));
-    assert_eq!(
-        config.interval.garbage_collect,
-        Some(Duration::from_secs(1800))
-    );
+    assert_eq!(config.interval.garbage_collect, Some(Duration::from_secs(1800)));
     assert_eq!(config.history.keep, Duration::from_secs(90 * 86_400));
     assert_eq!(config.limits, crate::config::Limits::default());
     assert_eq!(config.listen.query_api, "0.0.0.0:8088".parse().unwrap());
@@ -99,11 +96,7 @@ fn keeps_environment_values_as_the_text_that_they_are() {
 fn reads_lists_from_the_environment() {
     let name = |text: &str| text.parse().unwrap();
     for value in ["apps/**, base", "['apps/**', base]"] {
-        let config = load(
-            &yaml(URL),
-            &[("FLAGSTATE_REGISTRY__REPOSITORIES__INCLUDE", value)],
-        )
-        .unwrap();
+        let config = load(&yaml(URL), &[("FLAGSTATE_REGISTRY__REPOSITORIES__INCLUDE", value)]).unwrap();
         let filter = config.registry.repositories;
         assert!(filter.allows(&name("apps/a")) && filter.allows(&name("base")));
         assert!(!filter.allows(&name("other")));
@@ -148,9 +141,7 @@ log: {format: xml}
     let text = "(from the configuration text)";
     for expected in [
         format!("registry.ulr: unknown key, the nearest known one is registry.url {text}"),
-        format!(
-            "registry.timeout: \"5 minutes\" is no duration; write for example 30s, 1h30m or 7d {text}"
-        ),
+        format!("registry.timeout: \"5 minutes\" is no duration; write for example 30s, 1h30m or 7d {text}"),
         format!("registry.concurrency: is a text, expected a whole number {text}"),
         "registry.catalogue: unknown key, the nearest known one is registry.catalog \
          (from environment variable FLAGSTATE_REGISTRY__CATALOGUE)"
@@ -161,19 +152,14 @@ log: {format: xml}
         format!("events.colour: unknown key, the nearest known one is events.token {text}"),
         format!("databse: unknown key, the nearest known one is database {text}"),
         format!("cache.max_age_index: \"-5s\" is negative {text}"),
-        format!(
-            "cache.memory: \"64M\" is no size; write for example 512KiB, 64MiB, 1GB or a number of bytes {text}"
-        ),
+        format!("cache.memory: \"64M\" is no size; write for example 512KiB, 64MiB, 1GB or a number of bytes {text}"),
         format!("interval: is a number, expected a section with keys of its own {text}"),
         format!("log.format: \"xml\" is not one of json, text {text}"),
         "listen.indexer: \"8089\" is not an address such as 0.0.0.0:8088 or [::]:8088 \
          (from environment variable FLAGSTATE_LISTEN__INDEXER)"
             .to_owned(),
     ] {
-        assert!(
-            faults.contains(&expected),
-            "{expected}\nis not in\n{faults:#?}"
-        );
+        assert!(faults.contains(&expected), "{expected}\nis not in\n{faults:#?}");
     }
     assert_eq!(faults.len(), 14, "{faults:#?}");
 }
@@ -183,18 +169,12 @@ fn refuses_contradictions_and_senseless_values() {
     for (file, expected) in [
         ("registry: {url: 'ftp://r'}", "registry.url: is not an http"),
         ("registry: {url: r.example}", "registry.url: is not an http"),
-        (
-            "registry: {url: 'https://u:p@r'}",
-            "registry.url: must be without user",
-        ),
+        ("registry: {url: 'https://u:p@r'}", "registry.url: must be without user"),
         (
             "registry: {url: 'https://r/?a=b'}",
             "registry.url: must be without user",
         ),
-        (
-            "registry: {url: 'https://r/v2/'}",
-            "registry.url: must be without /v2",
-        ),
+        ("registry: {url: 'https://r/v2/'}", "registry.url: must be without /v2"),
         (
             "registry: {url: 'https://r', public_url: 'ftp://x'}",
             "registry.public_url: is neither",
@@ -292,10 +272,7 @@ fn refuses_contradictions_and_senseless_values() {
             "the configuration text: is not YAML: duplicate entry",
         ),
         ("registry: [", "the configuration text: is not YAML"),
-        (
-            "- a",
-            "the configuration text: is not a mapping of sections",
-        ),
+        ("- a", "the configuration text: is not a mapping of sections"),
     ] {
         let faults = lines(load(file, &[("PGUSER", "u")]));
         assert!(
@@ -309,10 +286,7 @@ fn refuses_contradictions_and_senseless_values() {
 fn never_prints_a_secret() {
     let cases: [(&str, &[(&str, &str)]); 6] = [
         ("database: {postgres: 'postgres://u:hunter2@h/d'}", &[]),
-        (
-            "database: {postgres: {url: 'postgres://u:hunter2@h/d?sslmode=x'}}",
-            &[],
-        ),
+        ("database: {postgres: {url: 'postgres://u:hunter2@h/d?sslmode=x'}}", &[]),
         ("registry: {url: 'https://u:hunter2@r'}", &[]),
         ("events: {token: [hunter2]}\nregistry: hunter2", &[]),
         ("", &[("HTTPS_PROXY", "socks://u:hunter2@proxy")]),
@@ -326,10 +300,7 @@ fn never_prints_a_secret() {
         "registry: {url: 'https://r', username: u, password: hunter2}
 events: {token: hunter2, previous_token: hunter2}
 database: {postgres: {url: 'postgres://u:hunter2@h/d'}}",
-        &[
-            ("PGPASSWORD", "hunter2"),
-            ("HTTPS_PROXY", "http://u:hunter2@proxy"),
-        ],
+        &[("PGPASSWORD", "hunter2"), ("HTTPS_PROXY", "http://u:hunter2@proxy")],
     )
     .unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
@@ -410,10 +381,7 @@ events: {token_file: /nonexistent/b}",
 fn obeys_the_proxy_variables() {
     let proxy = |variables: &[(&str, &str)]| {
         let config = load(&yaml(URL), variables).unwrap();
-        let proxy = config
-            .registry
-            .https_proxy
-            .map(|proxy| proxy.expose().to_string());
+        let proxy = config.registry.https_proxy.map(|proxy| proxy.expose().to_string());
         (proxy, config.registry.no_proxy)
     };
     let some = |text: &str| Some(text.to_owned());
@@ -431,23 +399,16 @@ fn obeys_the_proxy_variables() {
 
 #[test]
 fn normalises_token_realms() {
-    let yaml =
-        yaml("registry: {url: 'https://r', token_realms: [Auth.Example, 'a:443', '[::1]:5000']}");
+    let yaml = yaml("registry: {url: 'https://r', token_realms: [Auth.Example, 'a:443', '[::1]:5000']}");
     let config = load(&yaml, &[]).unwrap();
-    assert_eq!(
-        config.registry.token_realms,
-        ["auth.example", "a:443", "[::1]:5000"]
-    );
+    assert_eq!(config.registry.token_realms, ["auth.example", "a:443", "[::1]:5000"]);
 }
 
 #[test]
 fn refuses_a_named_file_that_is_missing() {
-    let errors = Config::load(
-        Some(Path::new("/nonexistent/config.yaml")),
-        Service::Indexer,
-    )
-    .unwrap_err()
-    .to_string();
+    let errors = Config::load(Some(Path::new("/nonexistent/config.yaml")), Service::Indexer)
+        .unwrap_err()
+        .to_string();
     assert!(
         errors.starts_with("/nonexistent/config.yaml: cannot be read: "),
         "{errors}"

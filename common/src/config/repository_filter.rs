@@ -208,10 +208,7 @@ mod tests {
 
     #[test]
     fn exclude_wins_over_include() {
-        let filter = RepositoryFilter::new(
-            patterns(&["apps/**", "base"]),
-            patterns(&["apps/secret", "**-dev"]),
-        );
+        let filter = RepositoryFilter::new(patterns(&["apps/**", "base"]), patterns(&["apps/secret", "**-dev"]));
         for (text, allowed) in [
             ("apps/a", true),
             ("apps/a/b", true),
@@ -233,10 +230,7 @@ mod tests {
 
     #[test]
     fn lists_the_names_without_wildcards_that_are_not_excluded() {
-        let filter = RepositoryFilter::new(
-            patterns(&["apps/*", "apps/one", "two", "gone"]),
-            patterns(&["gone"]),
-        );
+        let filter = RepositoryFilter::new(patterns(&["apps/*", "apps/one", "two", "gone"]), patterns(&["gone"]));
         assert_eq!(filter.literal_names(), [name("apps/one"), name("two")]);
     }
 

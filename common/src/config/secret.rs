@@ -19,10 +19,7 @@ pub struct Secret(Arc<Source>);
 
 enum Source {
     Value(Arc<str>),
-    File {
-        path: PathBuf,
-        state: Mutex<FileState>,
-    },
+    File { path: PathBuf, state: Mutex<FileState> },
 }
 
 struct FileState {
@@ -140,9 +137,7 @@ fn read(path: &Path) -> Result<(Arc<str>, Stamp), ReadSecretError> {
     file.read_to_string(&mut content).map_err(unreadable)?;
     let value = content.trim_end_matches(['\r', '\n']);
     if value.is_empty() {
-        return Err(ReadSecretError::Empty {
-            path: path.to_owned(),
-        });
+        return Err(ReadSecretError::Empty { path: path.to_owned() });
     }
     Ok((value.into(), stamp))
 }
@@ -168,12 +163,7 @@ mod tests {
     fn trims_line_ends_of_a_file_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
-        for (content, value) in [
-            ("pw", "pw"),
-            ("pw\n", "pw"),
-            ("pw\r\n", "pw"),
-            (" p w \n\n", " p w "),
-        ] {
+        for (content, value) in [("pw", "pw"), ("pw\n", "pw"), ("pw\r\n", "pw"), (" p w \n\n", " p w ")] {
             fs::write(&path, content).unwrap();
             let secret = Secret::from_file(&path).unwrap();
             assert_eq!(&*secret.expose(), value, "{content:?}");
@@ -189,10 +179,7 @@ mod tests {
             Err(ReadSecretError::Unreadable { .. })
         ));
         fs::write(&path, "\n").unwrap();
-        assert!(matches!(
-            Secret::from_file(&path),
-            Err(ReadSecretError::Empty { .. })
-        ));
+        assert!(matches!(Secret::from_file(&path), Err(ReadSecretError::Empty { .. })));
         fs::write(&path, b"\xff\xfe").unwrap();
         assert!(matches!(
             Secret::from_file(&path),

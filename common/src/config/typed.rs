@@ -21,9 +21,7 @@ const MAXIMUM_JSON_DEPTH: usize = 128;
 impl TryFrom<(RawConfig, &Environment, Service)> for Config {
     type Error = Faults;
 
-    fn try_from(
-        (raw, environment, service): (RawConfig, &Environment, Service),
-    ) -> Result<Self, Self::Error> {
+    fn try_from((raw, environment, service): (RawConfig, &Environment, Service)) -> Result<Self, Self::Error> {
         let mut faults = Faults::default();
         let registry = registry::registry(raw.registry, environment, service, &mut faults);
         let events = events(raw.events, service, &mut faults);
@@ -31,8 +29,7 @@ impl TryFrom<(RawConfig, &Environment, Service)> for Config {
         let limits = limits(raw.limits, &mut faults);
         let listen = listen(&raw.listen, &mut faults);
         let log = log(raw.log, &mut faults);
-        let (Some(registry), Some(database), Some(listen), true) =
-            (registry, database, listen, faults.is_empty())
+        let (Some(registry), Some(database), Some(listen), true) = (registry, database, listen, faults.is_empty())
         else {
             return Err(faults);
         };
@@ -87,17 +84,9 @@ fn events(raw: RawEvents, service: Service, faults: &mut Faults) -> Events {
         } else {
             "events.previous_token"
         };
-        faults.note(
-            key,
-            Problem::Needs {
-                other: "events.token",
-            },
-        );
+        faults.note(key, Problem::Needs { other: "events.token" });
     }
-    Events {
-        token,
-        previous_token,
-    }
+    Events { token, previous_token }
 }
 
 /// A secret by value or by file, each with its key; `None` if neither is given, or the file is bad.
@@ -137,8 +126,7 @@ fn cache(raw: &RawCache) -> Cache {
 }
 
 fn interval(raw: &RawInterval) -> Interval {
-    let unless_never =
-        |interval: super::duration::GoDuration| (!interval.0.is_zero()).then_some(interval.0);
+    let unless_never = |interval: super::duration::GoDuration| (!interval.0.is_zero()).then_some(interval.0);
     Interval {
         fetch_all: unless_never(raw.fetch_all),
         garbage_collect: unless_never(raw.garbage_collect),
@@ -219,9 +207,11 @@ fn listen(raw: &RawListen, faults: &mut Faults) -> Option<Listen> {
 
 fn log(raw: RawLog, faults: &mut Faults) -> Log {
     // A word that is no level would be taken for the name of a target, and nothing be logged.
-    let is_sound = raw.level.split(',').all(|directive| {
-        directive.contains('=') || directive.trim().parse::<LevelFilter>().is_ok()
-    }) && EnvFilter::try_new(&raw.level).is_ok();
+    let is_sound = raw
+        .level
+        .split(',')
+        .all(|directive| directive.contains('=') || directive.trim().parse::<LevelFilter>().is_ok())
+        && EnvFilter::try_new(&raw.level).is_ok();
     if !is_sound {
         faults.note("log.level", Problem::NotLogLevel);
     }

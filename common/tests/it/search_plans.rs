@@ -102,7 +102,7 @@ async fn selective_searches_read_no_table_from_end_to_end() {
             let query_string = format!("{query_string}{as_of}");
             let query = SearchQuery::parse_strict(&query_string, &limits, &[]).expect("a query");
             let before = rows_read_by_scans(&client).await;
-            let store = ReadStore::new(Pool::new(&database.reader_url()), RepositoryFilter);
+            let store = ReadStore::new(Pool::new(&database.reader_url()), RepositoryFilter::default());
             let found = store.search(&query).await.expect("an answer").value;
             drop(store);
             let found: usize = found

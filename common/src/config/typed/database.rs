@@ -8,11 +8,7 @@ use crate::config::{Database, Postgres};
 
 use super::secret;
 
-pub(super) fn database(
-    raw: RawDatabase,
-    environment: &Environment,
-    faults: &mut Faults,
-) -> Option<Database> {
+pub(super) fn database(raw: RawDatabase, environment: &Environment, faults: &mut Faults) -> Option<Database> {
     if raw.statement_timeout.0.is_zero() {
         faults.note("database.statement_timeout", Problem::Zero);
     }

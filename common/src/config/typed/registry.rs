@@ -89,10 +89,7 @@ fn http_url(text: &str) -> Option<Url> {
 }
 
 fn has_more_than_path(url: &Url) -> bool {
-    !url.username().is_empty()
-        || url.password().is_some()
-        || url.query().is_some()
-        || url.fragment().is_some()
+    !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some()
 }
 
 fn public_url(text: &str, url: Option<&Url>, faults: &mut Faults) -> String {
@@ -103,8 +100,7 @@ fn public_url(text: &str, url: Option<&Url>, faults: &mut Faults) -> String {
     if text.is_empty() {
         return base.to_string();
     }
-    let is_clean =
-        !text.contains(|character: char| character.is_whitespace() || character.is_control());
+    let is_clean = !text.contains(|character: char| character.is_whitespace() || character.is_control());
     match base.join(text) {
         Ok(joined) if is_clean && http_url(joined.as_str()).is_some() => {
             if has_more_than_path(&joined) {
@@ -168,21 +164,14 @@ fn host_and_port(text: &str) -> Option<String> {
     let url = Url::parse(&format!("realm://{text}")).ok()?;
     let is_bare = url.path().is_empty() && !has_more_than_path(&url);
     let host = url.host_str().filter(|host| is_bare && !host.is_empty())?;
-    let host = Url::parse(&format!("https://{host}"))
-        .ok()?
-        .host_str()?
-        .to_owned();
+    let host = Url::parse(&format!("https://{host}")).ok()?.host_str()?.to_owned();
     Some(match url.port() {
         Some(port) => format!("{host}:{port}"),
         None => host,
     })
 }
 
-fn client_identity(
-    certificate_file: String,
-    key_file: String,
-    faults: &mut Faults,
-) -> Option<ClientIdentity> {
+fn client_identity(certificate_file: String, key_file: String, faults: &mut Faults) -> Option<ClientIdentity> {
     const CERTIFICATE: &str = "registry.client_certificate_file";
     const KEY: &str = "registry.client_key_file";
     match (path(certificate_file), path(key_file)) {
