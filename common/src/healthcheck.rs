@@ -47,7 +47,9 @@ pub enum HealthcheckError {
 /// When it does not answer with 200 within two seconds.
 pub async fn check(listen: SocketAddr) -> Result<(), HealthcheckError> {
     let address = reachable(listen);
-    let answer = timeout(PATIENCE, ask(address)).await.or(Err(HealthcheckError::Timeout { address }))?;
+    let answer = timeout(PATIENCE, ask(address))
+        .await
+        .or(Err(HealthcheckError::Timeout { address }))?;
     let answer = answer.map_err(|source| HealthcheckError::Connection { address, source })?;
     let status = answer.lines().next().unwrap_or_default();
     if status.split(' ').nth(1) == Some("200") {
@@ -69,7 +71,9 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 
 async fn ask(address: SocketAddr) -> io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    stream
+        .write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await?;
     let mut answer = Vec::new();
     stream.take(LONGEST_ANSWER).read_to_end(&mut answer).await?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
@@ -96,7 +100,10 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_there_is_unwell() {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         assert!(matches!(check(free).await, Err(HealthcheckError::Connection { .. })));
     }
 

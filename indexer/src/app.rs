@@ -101,9 +101,22 @@ impl Parts {
         let client_metrics = RegistryMetrics::new(&registry, move |limit| limit_hits.hit(limit))?;
         let client = RegistryClient::new(&config.registry, &config.limits, client_metrics)?;
         let wake = Arc::new(Notify::new());
-        let leader =
-            Leader::new(pool.clone(), client, config.clone(), holder(), wake.clone(), metrics.clone());
-        Ok(Self { config, pool, registry, metrics, wake, leader })
+        let leader = Leader::new(
+            pool.clone(),
+            client,
+            config.clone(),
+            holder(),
+            wake.clone(),
+            metrics.clone(),
+        );
+        Ok(Self {
+            config,
+            pool,
+            registry,
+            metrics,
+            wake,
+            leader,
+        })
     }
 
     /// Requests for full scans, for the writer to see.
@@ -136,15 +149,20 @@ pub async fn run(config: Config, adopt: bool, shutdown: CancellationToken) -> Re
     let listen = parts.config.listen.clone();
     let readiness = Readiness::new(shutdown.clone());
     let schema_ready = readiness.require("schema");
-    let admin = admin::bind(listen.indexer_admin, readiness, parts.registry.clone())
-        .map_err(|source| AppError::Listen { address: listen.indexer_admin, source })?;
+    let admin =
+        admin::bind(listen.indexer_admin, readiness, parts.registry.clone()).map_err(|source| AppError::Listen {
+            address: listen.indexer_admin,
+            source,
+        })?;
     let admin_handle = admin.server.handle();
     let admin_task = tokio::spawn(admin.server);
     if parts.config.database.migrate_on_start && !migrate_when_possible(&parts.pool, &shutdown).await? {
         return Ok(());
     }
-    let events = serve_events(&parts, listen.indexer)
-        .map_err(|source| AppError::Listen { address: listen.indexer, source })?;
+    let events = serve_events(&parts, listen.indexer).map_err(|source| AppError::Listen {
+        address: listen.indexer,
+        source,
+    })?;
     let events_handle = events.handle();
     let events_task = tokio::spawn(events);
     schema_ready.met();

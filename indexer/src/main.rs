@@ -115,7 +115,10 @@ async fn scan(parts: Parts, adopt: bool) -> anyhow::Result<()> {
     let mut bar = ProgressLine::default();
     match parts.leader.try_begin(adopt).await? {
         Ok(term) => {
-            let summary = parts.leader.scan_once(&term, |progress| bar.show(progress.done, progress.known)).await;
+            let summary = parts
+                .leader
+                .scan_once(&term, |progress| bar.show(progress.done, progress.known))
+                .await;
             parts.leader.end(&term).await;
             let summary = summary?;
             bar.end();
@@ -128,7 +131,10 @@ async fn scan(parts: Parts, adopt: bool) -> anyhow::Result<()> {
             let requests = parts.requests();
             let request = requests.ask().await?;
             loop {
-                let state = requests.follow(request).await.context("the request cannot be followed")?;
+                let state = requests
+                    .follow(request)
+                    .await
+                    .context("the request cannot be followed")?;
                 if let Some(outcome) = state.outcome {
                     bar.end();
                     tell(&outcome);
@@ -151,7 +157,11 @@ struct ProgressLine {
 
 impl ProgressLine {
     fn show(&mut self, done: u64, known: u64) {
-        let progress = ScanProgress { done, known, ..ScanProgress::default() };
+        let progress = ScanProgress {
+            done,
+            known,
+            ..ScanProgress::default()
+        };
         let mut terminal = std::io::stderr();
         if self.shown == Some(progress) || !terminal.is_terminal() {
             return;
