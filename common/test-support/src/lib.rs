@@ -16,3 +16,6 @@ pub mod process;
 pub mod push;
 pub mod registry_contents;
 pub mod seed;
+pub mod service;
+pub mod system;
+pub mod wait;
