@@ -138,7 +138,6 @@ impl Observer {
             match pages.next().await {
                 Ok(TagPage::Page(tags)) => {
                     self.read_tags(store, repository, stored, &tags, &mut observed).await?;
-                    self.stage(store, &mut observed).await?;
                     listed.extend(tags);
                 }
                 Ok(TagPage::End) => break,
@@ -219,7 +218,9 @@ impl Observer {
             match self.client.get_manifest(repository, &reference).await {
                 Ok(Some(manifest)) => return TagRead::At(manifest.digest.clone(), Some(manifest)),
                 Ok(None) => return TagRead::Missing,
-                Err(error) if error.is_retryable() => return TagRead::Failed(error),
+                Err(error) if error.is_retryable() && !matches!(error, RegistryError::DigestMismatch { .. }) => {
+                    return TagRead::Failed(error);
+                }
                 // Something is wrong with the body; HEAD tells which digest the problem belongs to.
                 Err(_) => {}
             }
