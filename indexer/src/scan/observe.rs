@@ -21,6 +21,7 @@ use thiserror::Error;
 
 use super::flights::{Flights, Held};
 use super::observation::{Listing, Observation, SeenTag, StoredManifest, StoredRepository};
+use crate::metrics::IndexerMetrics;
 use crate::registry::{FetchedManifest, RegistryClient, RegistryError, TagPage};
 use crate::store::{WriteError, WriteStore};
 
@@ -66,6 +67,7 @@ pub enum ObserveError {
 pub struct Observer {
     client: RegistryClient,
     limits: Arc<Limits>,
+    metrics: Arc<IndexerMetrics>,
     manifests: Arc<Flights<FetchedManifest>>,
     configs: Arc<Flights<Bytes>>,
 }
@@ -106,10 +108,11 @@ enum TagRead {
 impl Observer {
     /// Looks through `client`.
     #[must_use]
-    pub fn new(client: RegistryClient, limits: Limits) -> Self {
+    pub fn new(client: RegistryClient, limits: Limits, metrics: Arc<IndexerMetrics>) -> Self {
         Self {
             client,
             limits: Arc::new(limits),
+            metrics,
             manifests: Arc::default(),
             configs: Arc::default(),
         }

@@ -32,6 +32,8 @@ struct Gathered {
     held: BTreeSet<Digest>,
     shares: Vec<Share>,
     failures: Vec<String>,
+    /// Members that the registry does not have.
+    missing: BTreeSet<Digest>,
     /// From which of the first digests each one was reached.
     tops: HashMap<Digest, Digest>,
     budgets: HashMap<Digest, Budget>,
@@ -91,9 +93,15 @@ impl Observer {
             let some = unsettled.split_off(unsettled.len().saturating_sub(DIGESTS_AT_ONCE));
             let gathered = self.gather_some(store, repository, some).await?;
             if let (Some(last), true) = (gathered.failures.last(), gathered.failures.len() >= FAILURES_IN_A_ROW) {
-                return Err(ObserveError::TooManyFailures { failures: gathered.failures.len(), last: last.clone() });
+                return Err(ObserveError::TooManyFailures {
+                    failures: gathered.failures.len(),
+                    last: last.clone(),
+                });
             }
-            observed.seen.manifests.extend(gathered.manifests.into_values().map(Arc::new));
+            observed
+                .seen
+                .manifests
+                .extend(gathered.manifests.into_values().map(Arc::new));
             observed.seen.held.extend(gathered.held);
             observed.seen.failures.extend(gathered.failures);
             observed.stored.extend(gathered.stored);
@@ -121,13 +129,17 @@ impl Observer {
                 gathered.held.extend(settled.map(|(digest, _)| digest.clone()));
                 gathered.stored.extend(stored);
             }
-            self.fetch_level(repository, level, levels.len() == 1, &mut gathered).await;
+            self.fetch_level(repository, level, levels.len() == 1, &mut gathered)
+                .await;
             let next = self.next_level(level, levels.len(), &mut gathered);
             levels.push(next);
         }
         self.fetch_configs(store, repository, &mut gathered).await?;
         for level in levels.iter().rev() {
             level.iter().for_each(|digest| judge_members(digest, &mut gathered));
+        }
+        for problem in gathered.manifests.values().flat_map(|manifest| &manifest.problems) {
+            self.metrics.limit_problem(problem);
         }
         Ok(gathered)
     }
@@ -137,12 +149,16 @@ impl Observer {
         let mut next = Vec::new();
         for digest in level {
             let top = gathered.top(digest);
-            let Some(manifest) = gathered.manifests.get_mut(digest) else { continue };
+            let Some(manifest) = gathered.manifests.get_mut(digest) else {
+                continue;
+            };
             let members = manifest.member_digests();
             if depth > self.limits.index_depth && !members.is_empty() {
-                let detail = format!("members below {} levels of image indexes are left out", self.limits.index_depth);
-                manifest.add_problem(Problem::new(ProblemCode::Limit, detail));
-                self.client.limit_hit("index_depth");
+                let detail = format!(
+                    "members below {} levels of image indexes are left out",
+                    self.limits.index_depth
+                );
+                manifest.add_problem(Problem::new(ProblemCode::Limit, detail).at_limit("index_depth"));
                 continue;
             }
             for member in members {
@@ -189,12 +205,14 @@ impl Observer {
                     self.keep(manifest, gathered);
                 }
                 // The image index tells which of its members the registry does not have.
-                Err(NotFetched::Missing) if !is_first => {}
+                Err(NotFetched::Missing) if !is_first => drop(gathered.missing.insert(digest)),
                 Err(not_fetched) => {
                     gathered.fail("manifest", &digest, &not_fetched);
                     let problem = not_fetched.problem("manifest", ProblemCode::ManifestMissing);
                     gathered.held.insert(digest.clone());
-                    gathered.manifests.insert(digest.clone(), ObservedManifest::unread(digest, problem));
+                    gathered
+                        .manifests
+                        .insert(digest.clone(), ObservedManifest::unread(digest, problem));
                 }
             }
         }
@@ -234,12 +252,11 @@ impl Observer {
     ) -> Result<(), StoreError> {
         let mut wanted: BTreeMap<Digest, (u64, Digest)> = BTreeMap::new();
         for manifest in gathered.manifests.values_mut() {
-            let Some(descriptor) = manifest.config_descriptor().cloned() else { continue };
+            let Some(descriptor) = manifest.config_descriptor().cloned() else {
+                continue;
+            };
             match config_too_large(&descriptor, &self.limits) {
-                Some(problem) => {
-                    self.client.limit_hit("config");
-                    manifest.add_problem(problem);
-                }
+                Some(problem) => manifest.add_problem(problem),
                 None => drop(wanted.insert(descriptor.digest, (descriptor.size, manifest.digest.clone()))),
             }
         }
@@ -258,8 +275,10 @@ impl Observer {
             gathered.spend(&of, 1, usize::try_from(size).unwrap_or(usize::MAX));
             unknown.push((digest, size, of));
         }
-        let mut configs: HashMap<Digest, Result<(Bytes, bool), Problem>> =
-            known.into_iter().map(|(digest, body)| (digest, Ok((body.into(), true)))).collect();
+        let mut configs: HashMap<Digest, Result<(Bytes, bool), Problem>> = known
+            .into_iter()
+            .map(|(digest, body)| (digest, Ok((body.into(), true))))
+            .collect();
         let mut fetches = stream::iter(unknown)
             .map(|(digest, size, _)| async move {
                 let fetched = self.fetch_config(repository, &digest, size).await;
@@ -280,7 +299,9 @@ impl Observer {
             configs.insert(digest, config);
         }
         for manifest in gathered.manifests.values_mut() {
-            let Some(descriptor) = manifest.config_descriptor() else { continue };
+            let Some(descriptor) = manifest.config_descriptor() else {
+                continue;
+            };
             match configs.get(&descriptor.digest) {
                 Some(Ok((body, is_stored))) => {
                     let config = parse_config(body, &self.limits);
@@ -319,13 +340,12 @@ impl Observer {
     }
 
     fn stop_at_limit(&self, top: &Digest, gathered: &mut Gathered) {
-        self.client.limit_hit("fetches_per_tag");
         if let Some(manifest) = gathered.manifests.get_mut(top) {
             let detail = format!(
                 "it leads to more than {} manifests and configs, or {BYTES_PER_TAG} bytes of them; the rest is left out",
                 self.limits.fetches_per_tag
             );
-            manifest.add_problem(Problem::new(ProblemCode::Limit, detail));
+            manifest.add_problem(Problem::new(ProblemCode::Limit, detail).at_limit("fetches_per_tag"));
         }
     }
 }
@@ -344,23 +364,21 @@ fn judge_members(digest: &Digest, gathered: &mut Gathered) {
     }
     let (mut missing, mut healable) = (Vec::new(), false);
     for member in index.member_digests() {
-        match (gathered.manifests.get(&member), gathered.stored.get(&member)) {
-            (Some(manifest), _) => {
+        match gathered.manifests.get(&member) {
+            Some(manifest) => {
                 healable |= manifest.healable;
                 if manifest.content.is_none() {
                     missing.push(member);
                 }
             }
-            (None, Some(known)) if known.is_settled() => {}
-            (None, _) => missing.push(member),
+            None if gathered.missing.contains(&member) => missing.push(member),
+            // Known already, or left out at a limit.
+            None => {}
         }
     }
     if let Some(index) = gathered.manifests.get_mut(digest) {
-        let at_limit = index.problems.iter().any(|problem| problem.code == ProblemCode::Limit);
-        if !at_limit {
-            for member in missing {
-                index.add_problem(Problem::new(ProblemCode::MemberMissing, member));
-            }
+        for member in missing {
+            index.add_problem(Problem::new(ProblemCode::MemberMissing, member));
         }
         index.healable |= healable;
     }
