@@ -6,4 +6,6 @@
     reason = "tests may be blunt"
 )]
 
+mod events;
+mod harness;
 mod scan;
