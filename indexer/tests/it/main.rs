@@ -8,4 +8,5 @@
 
 mod events;
 mod harness;
+mod hostile;
 mod scan;
