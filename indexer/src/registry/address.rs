@@ -150,8 +150,7 @@ mod tests {
     #[test]
     fn a_registry_sends_us_to_no_place_nearer_than_itself() {
         let allowed = |registry: AddressClass| {
-            [Public, Private, Loopback, LinkLocal, Unusable]
-                .map(|target| target.may_be_reached_from(registry))
+            [Public, Private, Loopback, LinkLocal, Unusable].map(|target| target.may_be_reached_from(registry))
         };
         assert_eq!(allowed(Public), [true, false, false, false, false]);
         assert_eq!(allowed(Private), [true, true, false, false, false]);
@@ -161,9 +160,8 @@ mod tests {
 
     #[test]
     fn one_public_address_makes_a_host_public() {
-        let class = |addresses: &[&str]| {
-            AddressClass::of_all(addresses.iter().map(|text| text.parse().expect("valid")))
-        };
+        let class =
+            |addresses: &[&str]| AddressClass::of_all(addresses.iter().map(|text| text.parse().expect("valid")));
         assert_eq!(class(&["127.0.0.1", "::1"]), Loopback);
         assert_eq!(class(&["10.0.0.1", "8.8.8.8"]), Public);
         assert_eq!(class(&[]), Public);

@@ -60,10 +60,7 @@ struct TokenKey {
 #[derive(Clone, Debug)]
 enum Scheme {
     Basic,
-    Bearer {
-        realm: Realm,
-        service: Option<String>,
-    },
+    Bearer { realm: Realm, service: Option<String> },
 }
 
 #[derive(Debug, Default)]
@@ -138,16 +135,9 @@ impl Authenticator {
         exchange: &Exchange,
     ) -> Result<HeaderValue, RegistryError> {
         let challenges = challenge::parse(headers);
-        let mut refusal = RegistryError::Unauthorized {
-            withheld_from: None,
-        };
+        let mut refusal = RegistryError::Unauthorized { withheld_from: None };
         for challenge in &challenges {
-            let Challenge::Bearer {
-                realm,
-                service,
-                scope,
-            } = challenge
-            else {
+            let Challenge::Bearer { realm, service, scope } = challenge else {
                 continue;
             };
             match self.realms.judge(realm) {
@@ -255,8 +245,7 @@ impl Authenticator {
         let mut cells = lock(&self.cells);
         if cells.len() >= KEPT && !cells.contains_key(key) {
             let now = Instant::now();
-            let is_fresh =
-                |cell: &Cell| cell.token.as_ref().is_some_and(|token| token.is_fresh(now));
+            let is_fresh = |cell: &Cell| cell.token.as_ref().is_some_and(|token| token.is_fresh(now));
             cells.retain(|_, cell| cell.try_lock().map_or(true, |cell| is_fresh(&cell)));
         }
         Arc::clone(cells.entry(key.clone()).or_default())
@@ -309,9 +298,7 @@ impl Authenticator {
     fn basic(&self) -> Option<HeaderValue> {
         let credentials = self.credentials.as_ref()?;
         let pair = format!("{}:{}", credentials.username, credentials.password.expose());
-        let mut header: HeaderValue = format!("Basic {}", BASE64_STANDARD.encode(pair))
-            .parse()
-            .ok()?;
+        let mut header: HeaderValue = format!("Basic {}", BASE64_STANDARD.encode(pair)).parse().ok()?;
         header.set_sensitive(true);
         Some(header)
     }

@@ -20,10 +20,7 @@ pub(super) struct Body {
 ///
 /// A declared length over the limit ends it before anything is read, a longer body with the piece that crosses the
 /// limit. The connection of a cut body is closed.
-pub(super) async fn read(
-    mut response: reqwest::Response,
-    limit: u64,
-) -> Result<Body, reqwest::Error> {
+pub(super) async fn read(mut response: reqwest::Response, limit: u64) -> Result<Body, reqwest::Error> {
     let declared = response.content_length().unwrap_or_default();
     if declared > limit {
         return Ok(cut(declared));

@@ -81,9 +81,7 @@ mod tests {
                 vec![usual.clone()],
             ),
             (
-                vec![
-                    r#"Negotiate, Basic realm="a \"quoted, b\"", Bearer realm="https://a/t", Digest qop="auth""#,
-                ],
+                vec![r#"Negotiate, Basic realm="a \"quoted, b\"", Bearer realm="https://a/t", Digest qop="auth""#],
                 vec![Challenge::Basic, bearer("https://a/t", None, None)],
             ),
             (

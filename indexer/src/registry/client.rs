@@ -45,11 +45,7 @@ impl RegistryClient {
     ///
     /// # Errors
     /// When the URL, a certificate, a key or the proxy cannot be used.
-    pub fn new(
-        config: &config::Registry,
-        limits: &Limits,
-        metrics: RegistryMetrics,
-    ) -> Result<Self, BuildClientError> {
+    pub fn new(config: &config::Registry, limits: &Limits, metrics: RegistryMetrics) -> Result<Self, BuildClientError> {
         let transport = Transport::new(config)?;
         let gate = Gate::new(config.concurrency, metrics.concurrency.clone());
         Ok(Self {
@@ -116,11 +112,7 @@ impl RegistryClient {
     }
 
     /// The request with what the registry is known to ask for, and once more if it asks for something else.
-    async fn authenticated(
-        &self,
-        access: &Access,
-        request: &Request,
-    ) -> Result<Answer, RegistryError> {
+    async fn authenticated(&self, access: &Access, request: &Request) -> Result<Answer, RegistryError> {
         let Shared {
             exchange,
             authenticator,
@@ -143,10 +135,7 @@ impl RegistryClient {
 
     /// Parses what a list holds; what is outside the grammar is counted and goes no further.
     pub(super) fn in_grammar<T: FromStr>(&self, entries: &[String]) -> (Vec<T>, usize) {
-        let parsed: Vec<T> = entries
-            .iter()
-            .filter_map(|entry| entry.parse().ok())
-            .collect();
+        let parsed: Vec<T> = entries.iter().filter_map(|entry| entry.parse().ok()).collect();
         let dropped = entries.len() - parsed.len();
         self.shared.exchange.metrics.names_dropped(dropped);
         (parsed, dropped)

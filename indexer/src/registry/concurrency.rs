@@ -35,11 +35,7 @@ enum Phase {
     /// Measures the level as it is, then tries a higher one; `rounds` are left until then.
     Holding { rounds: u32, doubles: bool },
     /// Measures a level that is higher than `before`, which brought `rate` answers a second.
-    Trying {
-        before: usize,
-        rate: f64,
-        doubles: bool,
-    },
+    Trying { before: usize, rate: f64, doubles: bool },
 }
 
 #[derive(Debug)]
@@ -135,11 +131,7 @@ impl Level {
         if self.current == before {
             return self.hold();
         }
-        self.phase = Phase::Trying {
-            before,
-            rate,
-            doubles,
-        };
+        self.phase = Phase::Trying { before, rate, doubles };
     }
 
     fn hold(&mut self) {
@@ -160,8 +152,7 @@ mod tests {
         for _ in 0..rounds {
             let answers_a_second = rate(level.current());
             let gap = Duration::from_secs_f64(1.0 / answers_a_second);
-            let answers =
-                (ROUND_PER_LEVEL * level.current()).max((answers_a_second * 0.12) as usize);
+            let answers = (ROUND_PER_LEVEL * level.current()).max((answers_a_second * 0.12) as usize);
             for _ in 0..=answers + 1 {
                 *now += gap;
                 level.answered(*now, true);
@@ -193,9 +184,7 @@ mod tests {
     #[test]
     fn finds_a_registry_that_became_faster() {
         let (mut level, mut now) = (Level::new(64), Instant::now());
-        run(&mut level, 10, &mut now, |level| {
-            100.0 * level.min(4) as f64
-        });
+        run(&mut level, 10, &mut now, |level| 100.0 * level.min(4) as f64);
         assert_eq!(level.current(), 4);
         run(&mut level, 200, &mut now, |level| 100.0 * level as f64);
         assert_eq!(level.current(), 64);

@@ -58,12 +58,7 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(
-        transport: Transport,
-        metrics: RegistryMetrics,
-        limits: &Limits,
-        deadline: Duration,
-    ) -> Self {
+    pub(super) fn new(transport: Transport, metrics: RegistryMetrics, limits: &Limits, deadline: Duration) -> Self {
         Self {
             transport,
             metrics,
@@ -86,24 +81,17 @@ impl Exchange {
         let _in_flight = self.metrics.started();
         let result = match timeout(self.deadline, self.follow(request, authorization)).await {
             Ok(result) => result,
-            Err(_elapsed) => Err(RegistryError::Timeout {
-                after: self.deadline,
-            }),
+            Err(_elapsed) => Err(RegistryError::Timeout { after: self.deadline }),
         };
         let outcome = match &result {
             Ok(answer) => answer.outcome(),
             Err(error) => error.label(),
         };
-        self.metrics
-            .exchanged(request.operation, outcome, started.elapsed());
+        self.metrics.exchanged(request.operation, outcome, started.elapsed());
         result
     }
 
-    async fn follow(
-        &self,
-        request: &Request,
-        authorization: Option<&HeaderValue>,
-    ) -> Result<Answer, RegistryError> {
+    async fn follow(&self, request: &Request, authorization: Option<&HeaderValue>) -> Result<Answer, RegistryError> {
         let mut url = request.url.clone();
         let mut is_at_origin = true;
         let mut redirects = 0;
@@ -140,11 +128,7 @@ impl Exchange {
         if is_encoded && status.is_success() {
             return Err(BadBody::Encoded.into());
         }
-        let limit = if status.is_success() {
-            request.limit
-        } else {
-            ERROR_BODY
-        };
+        let limit = if status.is_success() { request.limit } else { ERROR_BODY };
         let body = if request.method == Method::HEAD {
             body::Body::default()
         } else {
@@ -214,9 +198,7 @@ impl Answer {
     /// What an answer without success means.
     pub(super) fn error(&self) -> RegistryError {
         match self.status {
-            StatusCode::UNAUTHORIZED => RegistryError::Unauthorized {
-                withheld_from: None,
-            },
+            StatusCode::UNAUTHORIZED => RegistryError::Unauthorized { withheld_from: None },
             StatusCode::FORBIDDEN => RegistryError::Forbidden,
             status => RegistryError::Status {
                 status: status.as_u16(),
@@ -272,11 +254,7 @@ mod tests {
     #[test]
     fn only_the_registry_says_that_something_is_absent() {
         for (status, body, expected) in [
-            (
-                404,
-                r#"{"errors":[{"code":"NAME_UNKNOWN","message":"x"}]}"#,
-                true,
-            ),
+            (404, r#"{"errors":[{"code":"NAME_UNKNOWN","message":"x"}]}"#, true),
             (404, r#"{"errors":[]}"#, true),
             (404, "", true),
             (404, "default backend - 404", false),
@@ -285,11 +263,7 @@ mod tests {
             (200, "", false),
             (410, "", false),
         ] {
-            assert_eq!(
-                answer(status, body).is_absence(),
-                expected,
-                "{status} {body}"
-            );
+            assert_eq!(answer(status, body).is_absence(), expected, "{status} {body}");
         }
     }
 

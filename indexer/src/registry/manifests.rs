@@ -149,12 +149,7 @@ impl RegistryClient {
         self.call(&access, &request, interpret).await
     }
 
-    fn manifest_request(
-        &self,
-        operation: Operation,
-        repository: &RepositoryName,
-        reference: &Reference,
-    ) -> Request {
+    fn manifest_request(&self, operation: Operation, repository: &RepositoryName, reference: &Reference) -> Request {
         let limits = &self.shared.exchange.limits;
         Request {
             operation,

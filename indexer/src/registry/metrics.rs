@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{
-    Counter, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-};
+use prometheus::{Counter, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// Every metric of this module: name, help.
 pub const METRICS: [(&str, &str); 8] = [
@@ -29,10 +27,7 @@ const SECONDS: (&str, &str) = (
     "flagstate_registry_request_seconds",
     "Duration of these exchanges, from the first byte sent to the last byte read",
 );
-const IN_FLIGHT: (&str, &str) = (
-    "flagstate_registry_requests_in_flight",
-    "Exchanges that are under way",
-);
+const IN_FLIGHT: (&str, &str) = ("flagstate_registry_requests_in_flight", "Exchanges that are under way");
 const CONCURRENCY: (&str, &str) = (
     "flagstate_registry_concurrency",
     "Calls that may be in flight at once; finds itself below registry.concurrency",
@@ -55,9 +50,7 @@ const DROPPED: (&str, &str) = (
 );
 
 /// From a cached HEAD nearby to a deadline.
-const BUCKETS: [f64; 11] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0, 60.0,
-];
+const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0, 60.0];
 
 /// What a call to the registry is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,10 +164,7 @@ impl Drop for InFlight {
     }
 }
 
-fn register<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    collector: C,
-) -> Result<C, prometheus::Error> {
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)
 }
@@ -192,10 +182,7 @@ mod tests {
         metrics.exchanged(Operation::Token, "success", Duration::ZERO);
         metrics.retried(Operation::Token);
         let families = registry.gather();
-        let found: BTreeSet<(&str, &str)> = families
-            .iter()
-            .map(|family| (family.name(), family.help()))
-            .collect();
+        let found: BTreeSet<(&str, &str)> = families.iter().map(|family| (family.name(), family.help())).collect();
         assert_eq!(found, METRICS.into_iter().collect());
         assert!(RegistryMetrics::new(&registry, |_| {}).is_err());
     }

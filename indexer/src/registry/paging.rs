@@ -79,12 +79,7 @@ pub(super) trait Document: DeserializeOwned {
 }
 
 impl Pager {
-    pub(super) fn new(
-        client: &RegistryClient,
-        access: Access,
-        operation: Operation,
-        url: Url,
-    ) -> Self {
+    pub(super) fn new(client: &RegistryClient, access: Access, operation: Operation, url: Url) -> Self {
         Self {
             client: client.clone(),
             access,
@@ -123,10 +118,7 @@ impl Pager {
             self.incomplete = None;
             return Ok(Page::NotFound);
         }
-        let (from, link) = (
-            answer.url.clone(),
-            link::next(&answer.headers).map(str::to_owned),
-        );
+        let (from, link) = (answer.url.clone(), link::next(&answer.headers).map(str::to_owned));
         let entries = match parse::<D>(answer) {
             Ok(entries) => self.only_new(entries),
             Err(error) => {
@@ -188,12 +180,7 @@ impl Pager {
     }
 
     /// Where a page's link leads: `None` at the end of the list.
-    fn follow(
-        &mut self,
-        from: &Url,
-        link: Option<&str>,
-        has_new: bool,
-    ) -> Result<Option<Url>, Incomplete> {
+    fn follow(&mut self, from: &Url, link: Option<&str>, has_new: bool) -> Result<Option<Url>, Incomplete> {
         let Some(link) = link else {
             return Ok(None);
         };
@@ -224,8 +211,6 @@ fn parse<D: Document>(answer: Answer) -> Result<Vec<String>, RegistryError> {
 }
 
 /// `null` is how the reference implementation writes an empty list; a missing key is no list at all.
-pub(super) fn list_or_null<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<String>, D::Error> {
+pub(super) fn list_or_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

@@ -55,9 +55,9 @@ impl RealmRule {
     fn names(&self, host: &str, url: &Url) -> bool {
         let port = url.port_or_known_default().unwrap_or_default();
         let with_port = format!("{host}:{port}");
-        self.trusted_hosts.iter().any(|trusted| {
-            trusted.eq_ignore_ascii_case(host) || trusted.eq_ignore_ascii_case(&with_port)
-        })
+        self.trusted_hosts
+            .iter()
+            .any(|trusted| trusted.eq_ignore_ascii_case(host) || trusted.eq_ignore_ascii_case(&with_port))
     }
 }
 
@@ -89,20 +89,13 @@ mod tests {
             ("https://evil.example/r.example", Ok(false)),
             ("http://auth.example/token", Err(RealmRefusal::Downgrade)),
             ("http://r.example/token", Err(RealmRefusal::Downgrade)),
-            (
-                "https://r.example@evil.example/",
-                Err(RealmRefusal::NotPlain),
-            ),
+            ("https://r.example@evil.example/", Err(RealmRefusal::NotPlain)),
             ("ftp://r.example/token", Err(RealmRefusal::NotPlain)),
             ("file:///token", Err(RealmRefusal::NotUrl)),
             ("/token", Err(RealmRefusal::NotUrl)),
             ("", Err(RealmRefusal::NotUrl)),
         ] {
-            assert_eq!(
-                judge("https://r.example", &named, realm),
-                expected,
-                "{realm}"
-            );
+            assert_eq!(judge("https://r.example", &named, realm), expected, "{realm}");
         }
     }
 
@@ -115,11 +108,7 @@ mod tests {
             ("https://auth.example/token", Ok(true)),
         ] {
             let named = ["auth.example"];
-            assert_eq!(
-                judge("http://r.example:5000", &named, realm),
-                expected,
-                "{realm}"
-            );
+            assert_eq!(judge("http://r.example:5000", &named, realm), expected, "{realm}");
         }
     }
 }

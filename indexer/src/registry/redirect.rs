@@ -10,11 +10,7 @@ use super::error::RedirectRefusal;
 ///
 /// Only `http` and `https` are followed, never from `https` to `http`, and no target that brings credentials of
 /// its own. Whether the target's address may be connected to is decided when it is.
-pub(super) fn target(
-    from: &Url,
-    status: StatusCode,
-    headers: &HeaderMap,
-) -> Result<Option<Url>, RedirectRefusal> {
+pub(super) fn target(from: &Url, status: StatusCode, headers: &HeaderMap) -> Result<Option<Url>, RedirectRefusal> {
     let is_redirect = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
     if !is_redirect {
         return Ok(None);
@@ -52,19 +48,11 @@ mod tests {
             ("http://a/v2/x", "https://b/y?z=1", Ok("https://b/y?z=1")),
             ("http://a/v2/x", "http://b/y", Ok("http://b/y")),
             ("https://a/", "http://a/", Err(RedirectRefusal::Downgrade)),
-            (
-                "https://a/",
-                "file:///etc/passwd",
-                Err(RedirectRefusal::Scheme),
-            ),
+            ("https://a/", "file:///etc/passwd", Err(RedirectRefusal::Scheme)),
             ("https://a/", "ftp://a/", Err(RedirectRefusal::Scheme)),
             ("https://a/", "data:,x", Err(RedirectRefusal::Scheme)),
             ("https://a/", "https://", Err(RedirectRefusal::NoLocation)),
-            (
-                "https://a/",
-                "https://u:p@b/",
-                Err(RedirectRefusal::Credentials),
-            ),
+            ("https://a/", "https://u:p@b/", Err(RedirectRefusal::Credentials)),
         ] {
             assert_eq!(
                 follow(from, location),

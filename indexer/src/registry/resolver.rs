@@ -64,10 +64,7 @@ impl AddressGuard {
         }
     }
 
-    async fn resolve(
-        &self,
-        host: String,
-    ) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
+    async fn resolve(&self, host: String) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
         let mut addresses = look_up(&host).await?;
         if self.proxy.as_deref() == Some(host.as_str()) {
             return Ok(addresses);

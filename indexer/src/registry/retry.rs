@@ -104,10 +104,6 @@ mod tests {
         assert_eq!(pause.left(), None);
         pause.extend(Duration::from_secs(60));
         pause.extend(Duration::from_secs(1));
-        assert!(
-            pause
-                .left()
-                .is_some_and(|left| left > Duration::from_secs(30))
-        );
+        assert!(pause.left().is_some_and(|left| left > Duration::from_secs(30)));
     }
 }

@@ -45,9 +45,7 @@ impl Token {
             .flatten()
             .find(|token| !token.is_empty())
             .ok_or(BadBody::NoToken)?;
-        let mut header: HeaderValue = format!("Bearer {token}")
-            .parse()
-            .or(Err(BadBody::NoToken))?;
+        let mut header: HeaderValue = format!("Bearer {token}").parse().or(Err(BadBody::NoToken))?;
         header.set_sensitive(true);
         let lifetime = lifetime(&response.expires_in);
         let margin = (lifetime / MARGIN).min(MAX_MARGIN);
@@ -101,10 +99,7 @@ mod tests {
     fn takes_either_name_and_refuses_what_is_no_token() {
         let now = Instant::now();
         let parse = |body: &str| Token::parse(body.as_bytes(), now).map(|token| token.header);
-        assert_eq!(
-            parse(r#"{"token":"a"}"#),
-            Ok(HeaderValue::from_static("Bearer a"))
-        );
+        assert_eq!(parse(r#"{"token":"a"}"#), Ok(HeaderValue::from_static("Bearer a")));
         assert_eq!(
             parse(r#"{"token":"","access_token":"b","expires_in":9}"#),
             Ok(HeaderValue::from_static("Bearer b"))

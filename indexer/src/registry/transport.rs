@@ -58,9 +58,7 @@ impl Transport {
         Ok(Self {
             registry: Arc::new(config.url.clone()),
             own: builder(tls(&roots, config.client_identity.as_ref())?)?.build()?,
-            foreign: builder(tls(&roots, None)?)?
-                .dns_resolver(guard.clone())
-                .build()?,
+            foreign: builder(tls(&roots, None)?)?.dns_resolver(guard.clone()).build()?,
             guard,
         })
     }
@@ -146,17 +144,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BuildClient
 }
 
 fn no_certificate<T>(path: &Path) -> Result<T, BuildClientError> {
-    Err(BuildClientError::NoCertificate {
-        path: path.to_owned(),
-    })
+    Err(BuildClientError::NoCertificate { path: path.to_owned() })
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, BuildClientError> {
     let pem = read(path)?;
     let Ok(key) = PrivateKeyDer::from_pem_slice(&pem) else {
-        return Err(BuildClientError::NoKey {
-            path: path.to_owned(),
-        });
+        return Err(BuildClientError::NoKey { path: path.to_owned() });
     };
     Ok(key)
 }

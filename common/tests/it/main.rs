@@ -1,0 +1,3 @@
+//! Tests of the reading store against a real PostgreSQL.
+
+mod search_model;
