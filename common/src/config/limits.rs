@@ -53,6 +53,30 @@ pub struct Limits {
     pub retry_after: Duration,
 }
 
+impl Limits {
+    /// The names of all limits, as `limits:` and the label of the metric have them.
+    pub const NAMES: [&str; 18] = [
+        "manifest",
+        "config",
+        "notification",
+        "json_depth",
+        "index_depth",
+        "index_members",
+        "fetches_per_tag",
+        "labels",
+        "label_key",
+        "label_value",
+        "query_string",
+        "query_terms",
+        "query_keys",
+        "pattern",
+        "pattern_stars",
+        "page_size",
+        "registry_redirects",
+        "retry_after",
+    ];
+}
+
 impl Default for Limits {
     fn default() -> Self {
         const MIB: u64 = 1024 * 1024;
@@ -76,5 +100,19 @@ impl Default for Limits {
             registry_redirects: 5,
             retry_after: Duration::from_secs(15 * 60),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_every_limit() {
+        let limits = serde_json::to_value(Limits::default()).unwrap();
+        let fields: BTreeSet<&str> = limits.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(fields, BTreeSet::from(Limits::NAMES));
     }
 }

@@ -236,16 +236,9 @@ impl FakeRegistry {
     }
 
     /// Stores a manifest without a tag.
-    pub fn put_manifest(
-        &self,
-        repository: &str,
-        media_type: &str,
-        body: impl Into<Bytes>,
-    ) -> Digest {
+    pub fn put_manifest(&self, repository: &str, media_type: &str, body: impl Into<Bytes>) -> Digest {
         let mut state = self.shared.lock();
-        state
-            .content
-            .put_manifest(repository, media_type, body.into())
+        state.content.put_manifest(repository, media_type, body.into())
     }
 
     /// Lets a tag name a manifest, from now on or anew.
@@ -260,10 +253,7 @@ impl FakeRegistry {
 
     /// Removes a manifest and all tags that name it; whether it was there.
     pub fn delete_manifest(&self, repository: &str, digest: &Digest) -> bool {
-        self.shared
-            .lock()
-            .content
-            .delete_manifest(repository, digest)
+        self.shared.lock().content.delete_manifest(repository, digest)
     }
 
     /// Removes a repository with all that is in it; whether it was there.

@@ -122,14 +122,14 @@ pub struct Leaf {
 }
 
 impl Registry {
-    /// The images that an image index leads to, in order, of which each could be read.
+    /// The images that an image index leads to, in order; also those that could not be verified, which are not shown.
     #[must_use]
     pub fn leaves(&self, image_index: &Digest) -> Vec<Leaf> {
         self.leaves_below(image_index, &[])
     }
 
     fn leaves_below(&self, image_index: &Digest, above: &[Digest]) -> Vec<Leaf> {
-        let via = [above, &[image_index.clone()]].concat();
+        let via = [above, std::slice::from_ref(image_index)].concat();
         let mut leaves = Vec::new();
         let Some(Content::ImageIndex { members }) = self.manifests.get(image_index).map(|manifest| &manifest.content)
         else {
@@ -142,10 +142,8 @@ impl Registry {
             let Some(manifest) = self.manifests.get(&member.digest) else {
                 continue;
             };
-            if !manifest.verified {
-                continue;
-            }
             match &manifest.content {
+                Content::ImageIndex { .. } if !manifest.verified => {}
                 Content::ImageIndex { .. } => leaves.extend(self.leaves_below(&member.digest, &via)),
                 Content::Image { os, architecture, .. } => {
                     let told = |config: &String, descriptor: &String| {

@@ -23,7 +23,7 @@ async fn ten_thousand_answers_equal_those_of_the_model() {
         let database = TestDatabase::create().await.expect("a database");
         let mut client = database.client().await.expect("a connection");
         seed(&mut client, &registry).await.expect("a seeded database");
-        let store = ReadStore::new(Pool::new(&database.reader_url()), RepositoryFilter);
+        let store = ReadStore::new(Pool::new(&database.reader_url()), RepositoryFilter::default());
         let questions = (0..QUESTIONS).map(|question| ask(&registry, number * QUESTIONS + question));
         let outcomes: Vec<_> = stream::iter(questions)
             .map(|question| {

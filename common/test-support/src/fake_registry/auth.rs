@@ -155,10 +155,7 @@ impl Auth {
             number,
         });
         let token = BASE64_STANDARD.encode(token.to_string());
-        Reply::json(
-            200,
-            &json!({"token": token, "expires_in": lifetime.as_secs_f64()}),
-        )
+        Reply::json(200, &json!({"token": token, "expires_in": lifetime.as_secs_f64()}))
     }
 }
 

@@ -45,12 +45,7 @@ impl Content {
         digest
     }
 
-    pub(super) fn put_manifest(
-        &mut self,
-        repository: &str,
-        media_type: &str,
-        body: Bytes,
-    ) -> Digest {
+    pub(super) fn put_manifest(&mut self, repository: &str, media_type: &str, body: Bytes) -> Digest {
         let digest = Digest::of(&body);
         let manifest = Manifest {
             media_type: media_type.to_owned(),

@@ -85,11 +85,7 @@ impl Fault {
     pub(super) fn apply(&self, mut reply: Reply) -> Reply {
         match self {
             Self::Status(status) => Reply::error(*status, "FAULT"),
-            Self::Reply {
-                status,
-                headers,
-                body,
-            } => Reply {
+            Self::Reply { status, headers, body } => Reply {
                 status: *status,
                 headers: headers.clone(),
                 body: body.clone(),
@@ -110,9 +106,7 @@ impl Fault {
             Self::Entries(change) => change_entries(reply, change.as_ref()),
             Self::Redirect(to) => Reply::new(307, "text/plain", "").with("Location", to),
             Self::Pause {
-                status,
-                retry_after,
-                ..
+                status, retry_after, ..
             } => {
                 let reply = Reply::error(*status, "TOOMANYREQUESTS");
                 match retry_after {
@@ -120,12 +114,7 @@ impl Fault {
                     None => reply,
                 }
             }
-            Self::Delay(_)
-            | Self::Drip { .. }
-            | Self::Endless
-            | Self::Declared(_)
-            | Self::Cut
-            | Self::Drop => reply,
+            Self::Delay(_) | Self::Drip { .. } | Self::Endless | Self::Declared(_) | Self::Cut | Self::Drop => reply,
         }
     }
 }

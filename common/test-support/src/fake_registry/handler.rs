@@ -20,11 +20,7 @@ use super::{Shared, upload};
 /// A piece of a body without end.
 const PIECE: usize = 16 * 1024;
 
-pub(super) async fn handle(
-    request: HttpRequest,
-    body: Bytes,
-    shared: web::Data<Shared>,
-) -> HttpResponse {
+pub(super) async fn handle(request: HttpRequest, body: Bytes, shared: web::Data<Shared>) -> HttpResponse {
     let shared = shared.into_inner();
     let logged = logged(&request);
     let (reply, fault) = decide(&shared, &logged, body);
@@ -63,10 +59,7 @@ fn decide(shared: &Shared, request: &LoggedRequest, body: Bytes) -> (Reply, Opti
     let mut state = shared.lock();
     state.log.arrived(request.clone());
     let (method, path) = (request.method.as_str(), request.path.as_str());
-    let fault = state
-        .rules
-        .iter_mut()
-        .find_map(|rule| rule.meet(method, path));
+    let fault = state.rules.iter_mut().find_map(|rule| rule.meet(method, path));
     let reply = if request.kind == Kind::Token {
         let number = state.log.requests().len() as u64;
         state.auth.token(request, number)
@@ -103,9 +96,7 @@ fn respond(shared: &Arc<Shared>, method: &str, reply: Reply, fault: Option<Fault
             let half = reply.body.slice(..reply.body.len() / 2);
             SizedStream::new(length, broken(half)).boxed()
         }
-        Some(Fault::Drip { bytes, every }) => {
-            SizedStream::new(length, drip(shared, reply.body, bytes, every)).boxed()
-        }
+        Some(Fault::Drip { bytes, every }) => SizedStream::new(length, drip(shared, reply.body, bytes, every)).boxed(),
         _ => {
             shared.produced.fetch_add(length, Ordering::Relaxed);
             BoxBody::new(reply.body)
@@ -125,10 +116,7 @@ fn broken(start: Bytes) -> impl Stream<Item = Result<Bytes, io::Error>> {
     stream::iter(start).chain(stream::iter([end]))
 }
 
-fn spaces(
-    shared: &Arc<Shared>,
-    length: u64,
-) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
+fn spaces(shared: &Arc<Shared>, length: u64) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
     let shared = Arc::clone(shared);
     stream::unfold(length, move |left| {
         let piece = left.min(PIECE as u64);
@@ -154,9 +142,7 @@ fn drip(
             }
             tokio::time::sleep(every).await;
             let piece = body.split_to(bytes.clamp(1, body.len()));
-            shared
-                .produced
-                .fetch_add(piece.len() as u64, Ordering::Relaxed);
+            shared.produced.fetch_add(piece.len() as u64, Ordering::Relaxed);
             Some((Ok(piece), body))
         }
     })

@@ -80,9 +80,7 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn arrived(&mut self, mut request: LoggedRequest) {
-        request.is_in_pause = self
-            .paused_until
-            .is_some_and(|until| Instant::now() < until);
+        request.is_in_pause = self.paused_until.is_some_and(|until| Instant::now() < until);
         self.requests.push(request);
         self.in_flight += 1;
         self.max_in_flight = self.max_in_flight.max(self.in_flight);

@@ -43,8 +43,7 @@ impl Reply {
     }
 
     pub(super) fn remove(&mut self, name: &str) {
-        self.headers
-            .retain(|(found, _)| !found.eq_ignore_ascii_case(name));
+        self.headers.retain(|(found, _)| !found.eq_ignore_ascii_case(name));
     }
 }
 
@@ -55,13 +54,7 @@ pub(super) fn read(state: &State, path: &str, query: &str) -> Reply {
     }
     if path == "/v2/_catalog" {
         let names = state.content.names();
-        return page(
-            state,
-            path,
-            query,
-            names,
-            |names| json!({"repositories": names}),
-        );
+        return page(state, path, query, names, |names| json!({"repositories": names}));
     }
     let Some(rest) = path.strip_prefix("/v2/") else {
         return Reply::new(404, "text/plain", "no such page");
@@ -77,10 +70,8 @@ pub(super) fn read(state: &State, path: &str, query: &str) -> Reply {
     if let Some((name, reference)) = rest.rsplit_once("/manifests/") {
         let repository = state.content.repository(name);
         return match repository.and_then(|repository| repository.manifest(reference)) {
-            Some((digest, manifest)) => {
-                Reply::new(200, &manifest.media_type, manifest.body.clone())
-                    .with("Docker-Content-Digest", &digest.to_string())
-            }
+            Some((digest, manifest)) => Reply::new(200, &manifest.media_type, manifest.body.clone())
+                .with("Docker-Content-Digest", &digest.to_string()),
             None => Reply::error(404, "MANIFEST_UNKNOWN"),
         };
     }
@@ -107,13 +98,7 @@ fn tags(state: &State, path: &str, query: &str, name: &str, repository: &Reposit
     if state.page_size.is_none() {
         return Reply::json(200, &json!({"name": name, "tags": tags}));
     }
-    page(
-        state,
-        path,
-        query,
-        tags,
-        |tags| json!({"name": name, "tags": tags}),
-    )
+    page(state, path, query, tags, |tags| json!({"name": name, "tags": tags}))
 }
 
 /// The entries after `last`, at most `n`, with a link if there are more.

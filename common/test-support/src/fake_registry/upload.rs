@@ -10,14 +10,7 @@ use super::reply::Reply;
 /// Answers a POST, PUT, PATCH or DELETE below `/v2/`.
 ///
 /// Uploads are monolithic, or a PATCH of everything followed by a PUT without a body.
-pub(super) fn write(
-    state: &mut State,
-    method: &str,
-    path: &str,
-    query: &str,
-    media_type: &str,
-    body: Bytes,
-) -> Reply {
+pub(super) fn write(state: &mut State, method: &str, path: &str, query: &str, media_type: &str, body: Bytes) -> Reply {
     let rest = path.strip_prefix("/v2/").unwrap_or_default();
     if let Some((name, upload)) = rest.rsplit_once("/blobs/uploads/") {
         return self::upload(state, method, name, upload, query, body);
@@ -53,14 +46,7 @@ pub(super) fn write(
     }
 }
 
-fn upload(
-    state: &mut State,
-    method: &str,
-    name: &str,
-    upload: &str,
-    query: &str,
-    body: Bytes,
-) -> Reply {
+fn upload(state: &mut State, method: &str, name: &str, upload: &str, query: &str, body: Bytes) -> Reply {
     let digest = form_urlencoded::parse(query.as_bytes())
         .find(|(key, _)| key == "digest")
         .and_then(|(_, digest)| digest.parse::<Digest>().ok());

@@ -155,7 +155,7 @@ impl Registry {
                 let views: Vec<_> = self
                     .leaves(digest)
                     .iter()
-                    .filter(|leaf| holds.contains(&leaf.digest))
+                    .filter(|leaf| holds.contains(&leaf.digest) && self.manifests[&leaf.digest].verified)
                     .map(|leaf| view(&leaf.digest, &leaf.os, &leaf.architecture, &leaf.via))
                     .collect();
                 let alone = views.is_empty().then(|| view(digest, "", "", &[]));
