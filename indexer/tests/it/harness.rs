@@ -55,9 +55,10 @@ impl Indexer {
         let config = Arc::new(config);
         let metrics = Registry::new();
         let pool = Pool::new(&config.database.postgres.url.expose());
-        let client_metrics = RegistryMetrics::new(&metrics, |_| {}).unwrap();
+        let limit_hits = LimitHits::register(&metrics).unwrap();
+        let client_metrics = RegistryMetrics::new(&metrics, limit_hits.clone()).unwrap();
         let client = RegistryClient::new(&config.registry, &config.limits, client_metrics).unwrap();
-        let indexer_metrics = Arc::new(IndexerMetrics::new(&metrics, LimitHits::register(&metrics).unwrap()).unwrap());
+        let indexer_metrics = Arc::new(IndexerMetrics::new(&metrics, limit_hits).unwrap());
         let wake = Arc::new(Notify::new());
         let webhook = web::Data::new(Webhook {
             tokens: Tokens::new(&config.events),
