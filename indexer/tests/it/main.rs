@@ -8,4 +8,5 @@
 
 mod events;
 mod harness;
+mod registry;
 mod scan;
