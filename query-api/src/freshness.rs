@@ -1,0 +1,283 @@
+//! How new an answer has to be: never older than what this process answered before, and as new as the client demands.
+//!
+//! Reads may go to standbys that lag, each by another amount. A request that begins after an answer was given never
+//! gets an older state than that answer's: a snapshot that is older is read again for [`PATIENCE`], then the client is
+//! told to come back. `Flagstate-Min-Revision: <era>.<n>` raises the bar for one request; a revision of another era
+//! names nothing here, and no waiting helps.
+
+use std::future::Future;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use actix_web::http::header::{HeaderMap, HeaderName};
+use flagstate_common::revision::{ParseRevisionError, Revision};
+use flagstate_common::store::read::{ReadError, Snapshot};
+use thiserror::Error;
+use tokio::time::Instant;
+
+/// Names the state that a response shows.
+pub(crate) const REVISION: HeaderName = HeaderName::from_static("flagstate-revision");
+
+/// Names the oldest state that a client wants to see.
+pub(crate) const MIN_REVISION: HeaderName = HeaderName::from_static("flagstate-min-revision");
+
+/// How long a request waits for a state that is new enough.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long to leave the database alone before looking again.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// Why there is no state to answer from.
+#[derive(Debug, Error)]
+pub(crate) enum FreshnessError {
+    /// The header is not one revision.
+    #[error("Flagstate-Min-Revision: {0}")]
+    Malformed(#[from] ParseRevisionError),
+    /// The header names a revision of another era.
+    #[error("revision {demanded} is of another era than the present revision {present}")]
+    OtherEra {
+        /// What the client demanded.
+        demanded: Revision,
+        /// What there is.
+        present: Revision,
+    },
+    /// The state is not there yet, or not here.
+    #[error("the index is at revision {present} and {wanted} is wanted")]
+    Behind {
+        /// What the client demanded, or what was answered before.
+        wanted: Revision,
+        /// What there is.
+        present: Revision,
+    },
+    /// The database did not answer.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Reads the client's demand; more than one header line is malformed.
+///
+/// # Errors
+/// [`ParseRevisionError`] unless there is no such header or it holds one revision.
+pub(crate) fn demanded(request: &HeaderMap) -> Result<Option<Revision>, ParseRevisionError> {
+    let mut lines = request.get_all(&MIN_REVISION);
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(None),
+        (Some(line), None) => line
+            .to_str()
+            .map_err(|_not_ascii| ParseRevisionError)?
+            .parse()
+            .map(Some),
+        (Some(_), Some(_)) => Err(ParseRevisionError),
+    }
+}
+
+/// The newest state that this process has answered from.
+#[derive(Debug, Default)]
+pub(crate) struct Newest(Mutex<Option<Revision>>);
+
+impl Newest {
+    /// The revision, if anything was answered yet.
+    pub(crate) fn get(&self) -> Option<Revision> {
+        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn raise(&self, revision: Revision) {
+        let mut newest = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *newest = (*newest).max(Some(revision));
+    }
+
+    /// Reads until a snapshot is new enough, and remembers it.
+    ///
+    /// # Errors
+    /// What `read` fails with, or that no snapshot was new enough within [`PATIENCE`].
+    pub(crate) async fn read<T, F>(
+        &self,
+        demanded: Option<Revision>,
+        mut read: impl FnMut() -> F,
+    ) -> Result<Snapshot<T>, FreshnessError>
+    where
+        F: Future<Output = Result<Snapshot<T>, ReadError>>,
+    {
+        let floor = Floor {
+            answered: self.get(),
+            demanded,
+        };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let snapshot = read().await?;
+            match floor.judge(snapshot.revision) {
+                Ok(()) => {
+                    self.raise(snapshot.revision);
+                    return Ok(snapshot);
+                }
+                Err(shortfall) if shortfall.is_final() || Instant::now() + PAUSE > deadline => {
+                    return Err(shortfall.into_error(snapshot.revision));
+                }
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+}
+
+/// What a state has to reach.
+#[derive(Clone, Copy, Debug)]
+struct Floor {
+    answered: Option<Revision>,
+    demanded: Option<Revision>,
+}
+
+/// In what a state falls short.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Shortfall {
+    /// Older than an answer that was given.
+    Regressed { answered: Revision },
+    /// Older than what is demanded, in the same era.
+    Early { demanded: Revision },
+    /// The demanded era is over.
+    PastEra { demanded: Revision },
+    /// The demanded era has not begun here; a standby may still learn of it.
+    FutureEra { demanded: Revision },
+}
+
+impl Floor {
+    fn judge(self, present: Revision) -> Result<(), Shortfall> {
+        if let Some(demanded) = self.demanded {
+            // An era that an answer has shown to be over stays over, whatever a lagging standby says.
+            let newest_era = self.answered.map_or(present.era, |answered| answered.era.max(present.era));
+            if demanded.era < newest_era {
+                return Err(Shortfall::PastEra { demanded });
+            }
+        }
+        match self {
+            Self { answered: Some(answered), .. } if present < answered => {
+                Err(Shortfall::Regressed { answered })
+            }
+            Self { demanded: Some(demanded), .. } if present.era < demanded.era => {
+                Err(Shortfall::FutureEra { demanded })
+            }
+            Self { demanded: Some(demanded), .. } if present < demanded => {
+                Err(Shortfall::Early { demanded })
+            }
+            Self { .. } => Ok(()),
+        }
+    }
+}
+
+impl Shortfall {
+    fn is_final(self) -> bool {
+        matches!(self, Self::PastEra { .. })
+    }
+
+    fn into_error(self, present: Revision) -> FreshnessError {
+        match self {
+            Self::Regressed { answered: wanted } | Self::Early { demanded: wanted } => {
+                FreshnessError::Behind { wanted, present }
+            }
+            Self::PastEra { demanded } | Self::FutureEra { demanded } => {
+                FreshnessError::OtherEra { demanded, present }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::http::header::HeaderValue;
+
+    fn revision(text: &str) -> Revision {
+        text.parse().expect("revision")
+    }
+
+    #[test]
+    fn judges_states_by_what_was_answered_and_what_is_demanded() {
+        use Shortfall::{Early, FutureEra, PastEra, Regressed};
+        let answered = revision("2.5");
+        for (answered, demanded, present, expected) in [
+            (None, None, "1.0", Ok(())),
+            (Some(answered), None, "2.5", Ok(())),
+            (Some(answered), None, "2.6", Ok(())),
+            (Some(answered), None, "3.0", Ok(())),
+            (Some(answered), None, "2.4", Err(Regressed { answered })),
+            (Some(answered), None, "1.9", Err(Regressed { answered })),
+            (None, Some("2.5"), "2.5", Ok(())),
+            (None, Some("2.5"), "2.9", Ok(())),
+            (None, Some("2.5"), "2.4", Err(Early { demanded: revision("2.5") })),
+            (None, Some("2.5"), "3.9", Err(PastEra { demanded: revision("2.5") })),
+            (None, Some("2.5"), "1.9", Err(FutureEra { demanded: revision("2.5") })),
+            (Some(answered), Some("2.4"), "2.4", Err(Regressed { answered })),
+            (Some(answered), Some("1.4"), "1.4", Err(PastEra { demanded: revision("1.4") })),
+            (Some(answered), Some("2.7"), "2.6", Err(Early { demanded: revision("2.7") })),
+        ] {
+            let floor = Floor {
+                answered,
+                demanded: demanded.map(revision),
+            };
+            assert_eq!(floor.judge(revision(present)), expected, "{floor:?} {present}");
+        }
+    }
+
+    #[test]
+    fn a_demand_is_one_revision() {
+        for (lines, expected) in [
+            (&[] as &[&str], Ok(None)),
+            (&["3.14"], Ok(Some(revision("3.14")))),
+            (&[""], Err(ParseRevisionError)),
+            (&["3"], Err(ParseRevisionError)),
+            (&["3.1, 3.2"], Err(ParseRevisionError)),
+            (&["3.1", "3.1"], Err(ParseRevisionError)),
+            (&["\u{e4}"], Err(ParseRevisionError)),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(MIN_REVISION, HeaderValue::try_from(*line).expect("header"));
+            }
+            assert_eq!(demanded(&headers), expected, "{lines:?}");
+        }
+    }
+
+    /// Reads the states in turn, and the last one for ever.
+    async fn read_from(newest: &Newest, demanded: Option<&str>, states: &[&str]) -> Result<String, FreshnessError> {
+        let mut states = states.iter();
+        let mut state = "";
+        newest
+            .read(demanded.map(revision), || {
+                state = states.next().unwrap_or(&state);
+                let snapshot = Snapshot { revision: revision(state), value: () };
+                async move { Ok(snapshot) }
+            })
+            .await
+            .map(|snapshot| snapshot.revision.to_string())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_older_state_is_read_again_until_it_has_caught_up() {
+        let newest = Newest::default();
+        assert_eq!(read_from(&newest, None, &["2.5"]).await.expect("first"), "2.5");
+        assert_eq!(read_from(&newest, None, &["2.4", "1.9", "2.6"]).await.expect("caught up"), "2.6");
+        assert!(matches!(
+            read_from(&newest, None, &["2.5"]).await,
+            Err(FreshnessError::Behind { wanted, present })
+                if wanted == revision("2.6") && present == revision("2.5")
+        ));
+        assert_eq!(read_from(&newest, None, &["3.0"]).await.expect("a later era"), "3.0");
+        assert_eq!(newest.get(), Some(revision("3.0")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_demand_is_waited_for_and_then_refused() {
+        let newest = Newest::default();
+        assert_eq!(read_from(&newest, Some("2.2"), &["2.1", "2.2"]).await.expect("came"), "2.2");
+        assert!(matches!(
+            read_from(&newest, Some("2.9"), &["2.2"]).await,
+            Err(FreshnessError::Behind { wanted, .. }) if wanted == revision("2.9")
+        ));
+        assert_eq!(read_from(&newest, Some("3.0"), &["2.2", "3.1"]).await.expect("era came"), "3.1");
+        for demanded in ["2.2", "4.0"] {
+            assert!(matches!(
+                read_from(&newest, Some(demanded), &["3.1"]).await,
+                Err(FreshnessError::OtherEra { .. })
+            ), "{demanded}");
+        }
+    }
+}
