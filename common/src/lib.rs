@@ -6,11 +6,13 @@
 pub mod annotations;
 pub mod config;
 pub mod digest;
+pub mod glob;
 pub mod image;
 pub mod media_type;
 pub mod platform;
 pub mod reference;
 pub mod repository_name;
 pub mod revision;
+pub mod search_query;
 pub mod tag;
 pub mod terms;
