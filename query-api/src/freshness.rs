@@ -10,8 +10,10 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName};
+use flagstate_common::image::RepositoryImages;
 use flagstate_common::revision::{ParseRevisionError, Revision};
-use flagstate_common::store::read::{ReadError, Snapshot};
+use flagstate_common::search_query::SearchQuery;
+use flagstate_common::store::read::{ReadError, ReadStore, Snapshot};
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -24,8 +26,11 @@ pub(crate) const MIN_REVISION: HeaderName = HeaderName::from_static("flagstate-m
 /// How long a request waits for a state that is new enough.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long to leave the database alone before looking again.
+/// How long to leave the database alone before looking again for a state that somebody waits for.
 const PAUSE: Duration = Duration::from_millis(25);
+
+/// How often to look whether anything has changed.
+const CHANGE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why there is no state to answer from.
 #[derive(Debug, Error)]
@@ -71,13 +76,65 @@ pub(crate) fn demanded(request: &HeaderMap) -> Result<Option<Revision>, ParseRev
     }
 }
 
+/// The index as this process reads it.
+pub(crate) struct FreshReader {
+    store: ReadStore,
+    newest: Newest,
+}
+
+impl FreshReader {
+    pub(crate) fn new(store: ReadStore) -> Self {
+        Self {
+            store,
+            newest: Newest::default(),
+        }
+    }
+
+    /// Answers a query from a state that is new enough.
+    ///
+    /// # Errors
+    /// [`FreshnessError`]
+    pub(crate) async fn search(
+        &self,
+        query: &SearchQuery,
+        demanded: Option<Revision>,
+    ) -> Result<Snapshot<Vec<RepositoryImages>>, FreshnessError> {
+        let look = || self.store.revision();
+        self.newest
+            .read(demanded, look, || self.store.search(query))
+            .await
+    }
+
+    /// Waits until the index has changed since that revision; `false` if it has not by the deadline.
+    ///
+    /// Compares with what the caller saw, so that a change between its reading and its waiting is not missed.
+    ///
+    /// # Errors
+    /// [`FreshnessError::Read`]
+    pub(crate) async fn changes_after(
+        &self,
+        seen: Revision,
+        deadline: Instant,
+    ) -> Result<bool, FreshnessError> {
+        loop {
+            if self.store.revision().await? > seen {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            tokio::time::sleep_until(deadline.min(Instant::now() + CHANGE_INTERVAL)).await;
+        }
+    }
+}
+
 /// The newest state that this process has answered from.
 #[derive(Debug, Default)]
-pub(crate) struct Newest(Mutex<Option<Revision>>);
+struct Newest(Mutex<Option<Revision>>);
 
 impl Newest {
     /// The revision, if anything was answered yet.
-    pub(crate) fn get(&self) -> Option<Revision> {
+    fn get(&self) -> Option<Revision> {
         *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -88,33 +145,48 @@ impl Newest {
 
     /// Reads until a snapshot is new enough, and remembers it.
     ///
+    /// `read` may be expensive: once there is a reason to wait, `look` finds out when another read is worth it.
+    ///
     /// # Errors
-    /// What `read` fails with, or that no snapshot was new enough within [`PATIENCE`].
-    pub(crate) async fn read<T, F>(
+    /// What `look` and `read` fail with, or that no state was new enough within [`PATIENCE`].
+    async fn read<T, Look, Read>(
         &self,
         demanded: Option<Revision>,
-        mut read: impl FnMut() -> F,
+        look: impl Fn() -> Look,
+        read: impl Fn() -> Read,
     ) -> Result<Snapshot<T>, FreshnessError>
     where
-        F: Future<Output = Result<Snapshot<T>, ReadError>>,
+        Look: Future<Output = Result<Revision, ReadError>>,
+        Read: Future<Output = Result<Snapshot<T>, ReadError>>,
     {
         let floor = Floor {
             answered: self.get(),
             demanded,
         };
         let deadline = Instant::now() + PATIENCE;
+        let mut looks_first = demanded.is_some();
         loop {
-            let snapshot = read().await?;
-            match floor.judge(snapshot.revision) {
-                Ok(()) => {
-                    self.raise(snapshot.revision);
-                    return Ok(snapshot);
+            let (present, shortfall) = 'attempt: {
+                if looks_first {
+                    let present = look().await?;
+                    if let Err(shortfall) = floor.judge(present) {
+                        break 'attempt (present, shortfall);
+                    }
                 }
-                Err(shortfall) if shortfall.is_final() || Instant::now() + PAUSE > deadline => {
-                    return Err(shortfall.into_error(snapshot.revision));
+                let snapshot = read().await?;
+                match floor.judge(snapshot.revision) {
+                    Ok(()) => {
+                        self.raise(snapshot.revision);
+                        return Ok(snapshot);
+                    }
+                    Err(shortfall) => (snapshot.revision, shortfall),
                 }
-                Err(_) => tokio::time::sleep(PAUSE).await,
+            };
+            if shortfall.is_final() || Instant::now() + PAUSE > deadline {
+                return Err(shortfall.into_error(present));
             }
+            tokio::time::sleep(PAUSE).await;
+            looks_first = true;
         }
     }
 }
@@ -184,6 +256,7 @@ impl Shortfall {
 mod tests {
     use super::*;
     use actix_web::http::header::HeaderValue;
+    use std::cell::Cell;
 
     fn revision(text: &str) -> Revision {
         text.parse().expect("revision")
@@ -236,48 +309,72 @@ mod tests {
         }
     }
 
-    /// Reads the states in turn, and the last one for ever.
-    async fn read_from(newest: &Newest, demanded: Option<&str>, states: &[&str]) -> Result<String, FreshnessError> {
-        let mut states = states.iter();
-        let mut state = "";
-        newest
-            .read(demanded.map(revision), || {
-                state = states.next().unwrap_or(&state);
-                let snapshot = Snapshot { revision: revision(state), value: () };
-                async move { Ok(snapshot) }
-            })
-            .await
-            .map(|snapshot| snapshot.revision.to_string())
+    /// A database whose every look and read shows the next of these states, and the last one for ever.
+    async fn read_from(
+        newest: &Newest,
+        demanded: Option<&str>,
+        states: &[&str],
+    ) -> Result<Revision, FreshnessError> {
+        let position = Cell::new(0);
+        let next = || {
+            let state = revision(states[position.get().min(states.len() - 1)]);
+            position.set(position.get() + 1);
+            state
+        };
+        let look = || std::future::ready(Ok(next()));
+        let read = || {
+            std::future::ready(Ok(Snapshot {
+                revision: next(),
+                value: (),
+            }))
+        };
+        let snapshot = newest.read(demanded.map(revision), look, read).await?;
+        Ok(snapshot.revision)
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_older_state_is_read_again_until_it_has_caught_up() {
         let newest = Newest::default();
-        assert_eq!(read_from(&newest, None, &["2.5"]).await.expect("first"), "2.5");
-        assert_eq!(read_from(&newest, None, &["2.4", "1.9", "2.6"]).await.expect("caught up"), "2.6");
+        for (states, expected) in [
+            (&["2.5"] as &[&str], "2.5"),
+            (&["2.4", "1.9", "2.6"], "2.6"),
+            (&["2.4", "2.6", "2.5", "2.7"], "2.7"),
+        ] {
+            let read = read_from(&newest, None, states).await.expect("new enough");
+            assert_eq!(read, revision(expected), "{states:?}");
+        }
         assert!(matches!(
             read_from(&newest, None, &["2.5"]).await,
             Err(FreshnessError::Behind { wanted, present })
-                if wanted == revision("2.6") && present == revision("2.5")
+                if wanted == revision("2.7") && present == revision("2.5")
         ));
-        assert_eq!(read_from(&newest, None, &["3.0"]).await.expect("a later era"), "3.0");
-        assert_eq!(newest.get(), Some(revision("3.0")));
+        let later_era = read_from(&newest, None, &["3.0"]).await.expect("newer");
+        assert_eq!(newest.get(), Some(later_era));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_demand_is_waited_for_and_then_refused() {
         let newest = Newest::default();
-        assert_eq!(read_from(&newest, Some("2.2"), &["2.1", "2.2"]).await.expect("came"), "2.2");
+        for (demanded, states, expected) in [
+            ("2.2", &["2.1", "2.2"] as &[&str], "2.2"),
+            ("2.4", &["2.4", "2.3", "2.4"], "2.4"),
+            ("3.0", &["2.5", "3.1"], "3.1"),
+        ] {
+            let read = read_from(&newest, Some(demanded), states).await.expect("came");
+            assert_eq!(read, revision(expected), "{demanded} {states:?}");
+        }
         assert!(matches!(
-            read_from(&newest, Some("2.9"), &["2.2"]).await,
-            Err(FreshnessError::Behind { wanted, .. }) if wanted == revision("2.9")
+            read_from(&newest, Some("3.9"), &["3.1"]).await,
+            Err(FreshnessError::Behind { wanted, .. }) if wanted == revision("3.9")
         ));
-        assert_eq!(read_from(&newest, Some("3.0"), &["2.2", "3.1"]).await.expect("era came"), "3.1");
         for demanded in ["2.2", "4.0"] {
-            assert!(matches!(
-                read_from(&newest, Some(demanded), &["3.1"]).await,
-                Err(FreshnessError::OtherEra { .. })
-            ), "{demanded}");
+            assert!(
+                matches!(
+                    read_from(&newest, Some(demanded), &["3.1"]).await,
+                    Err(FreshnessError::OtherEra { .. })
+                ),
+                "{demanded}"
+            );
         }
     }
 }
