@@ -106,10 +106,7 @@ impl FromStr for Digest {
     }
 }
 
-fn lower_hex<const N: usize>(
-    algorithm: &'static str,
-    value: &str,
-) -> Result<[u8; N], ParseDigestError> {
+fn lower_hex<const N: usize>(algorithm: &'static str, value: &str) -> Result<[u8; N], ParseDigestError> {
     if value.len() != 2 * N {
         return Err(ParseDigestError::WrongLength {
             algorithm,
@@ -117,10 +114,7 @@ fn lower_hex<const N: usize>(
             found: value.len(),
         });
     }
-    if !value
-        .bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    {
+    if !value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         return Err(ParseDigestError::NotLowerHex);
     }
     let mut hash = [0; N];

@@ -7,6 +7,7 @@ pub mod annotations;
 pub mod config;
 pub mod digest;
 pub mod glob;
+pub mod document;
 pub mod image;
 pub mod media_type;
 pub mod platform;

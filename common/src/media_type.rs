@@ -106,9 +106,7 @@ impl FromStr for MediaType {
                     .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+*".contains(&byte))
         };
         match bare.split_once('/') {
-            Some((kind, subtype)) if is_name(kind) && is_name(subtype) => {
-                Ok(Self(bare.to_ascii_lowercase().into()))
-            }
+            Some((kind, subtype)) if is_name(kind) && is_name(subtype) => Ok(Self(bare.to_ascii_lowercase().into())),
             _ => Err(ParseMediaTypeError::NotTypeSlashSubtype),
         }
     }

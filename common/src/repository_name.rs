@@ -25,9 +25,7 @@ pub enum ParseRepositoryNameError {
     #[error("a repository name has at most {MAX_LENGTH} bytes")]
     TooLong,
     /// A component that the grammar does not allow; counted from 1.
-    #[error(
-        "path component {0} is not lower-case letters and digits joined by '.', '_', '__' or dashes"
-    )]
+    #[error("path component {0} is not lower-case letters and digits joined by '.', '_', '__' or dashes")]
     BadComponent(usize),
 }
 
@@ -62,9 +60,9 @@ fn is_component(part: &str) -> bool {
     let bytes = part.as_bytes();
     let ends_are_words = bytes.first().is_some_and(is_word) && bytes.last().is_some_and(is_word);
     ends_are_words
-        && bytes.split(is_word).all(|gap| {
-            matches!(gap, b"" | b"." | b"_" | b"__") || gap.iter().all(|byte| *byte == b'-')
-        })
+        && bytes
+            .split(is_word)
+            .all(|gap| matches!(gap, b"" | b"." | b"_" | b"__") || gap.iter().all(|byte| *byte == b'-'))
 }
 
 impl fmt::Display for RepositoryName {
@@ -79,13 +77,7 @@ mod tests {
 
     #[test]
     fn accepts_the_grammar() {
-        for name in [
-            "a",
-            "library/debian",
-            "a.b/c_d/e__f/g-h/i---j",
-            "0/1",
-            &"a".repeat(255),
-        ] {
+        for name in ["a", "library/debian", "a.b/c_d/e__f/g-h/i---j", "0/1", &"a".repeat(255)] {
             assert!(name.parse::<RepositoryName>().is_ok(), "{name}");
         }
     }
@@ -101,8 +93,8 @@ mod tests {
     #[test]
     fn rejects_what_could_escape_a_path_or_a_log_line() {
         for name in [
-            "..", "../x", "a/..", "a//b", "/a", "a/", "a%2fb", "a b", "a\nb", "é", "a___b", "a..b",
-            "-a", "a-", "a.-b", "🦀",
+            "..", "../x", "a/..", "a//b", "/a", "a/", "a%2fb", "a b", "a\nb", "é", "a___b", "a..b", "-a", "a-", "a.-b",
+            "🦀",
         ] {
             assert!(name.parse::<RepositoryName>().is_err(), "{name}");
         }
@@ -110,9 +102,6 @@ mod tests {
             "a".repeat(256).parse::<RepositoryName>(),
             Err(ParseRepositoryNameError::TooLong)
         );
-        assert_eq!(
-            "".parse::<RepositoryName>(),
-            Err(ParseRepositoryNameError::Empty)
-        );
+        assert_eq!("".parse::<RepositoryName>(), Err(ParseRepositoryNameError::Empty));
     }
 }

@@ -45,11 +45,7 @@ impl FromStr for Tag {
         let Some(first) = text.bytes().next() else {
             return Err(ParseTagError::Empty);
         };
-        if !is_word(first)
-            || !text
-                .bytes()
-                .all(|byte| is_word(byte) || matches!(byte, b'.' | b'-'))
-        {
+        if !is_word(first) || !text.bytes().all(|byte| is_word(byte) || matches!(byte, b'.' | b'-')) {
             return Err(ParseTagError::BadCharacter);
         }
         Ok(Self(text.into()))

@@ -133,7 +133,7 @@ CREATE INDEX manifest_healable_idx ON manifest (id) WHERE healable;
 COMMENT ON TABLE manifest IS 'Manifests by digest, with what is read from them and from their configs.';
 COMMENT ON COLUMN manifest.id IS 'Key for joins.';
 COMMENT ON COLUMN manifest.digest IS 'One byte for the algorithm (1 sha256, 2 sha512), then the hash.';
-COMMENT ON COLUMN manifest.verified IS 'Whether the body was read and matched the digest; if not, the row only carries problems and is not shown.';
+COMMENT ON COLUMN manifest.verified IS 'Whether the body was read, matched the digest and has one clear reading; if not, the row only carries problems and is not shown.';
 COMMENT ON COLUMN manifest.kind IS '0 image manifest, 1 image index, 2 anything else that is stored as a manifest.';
 COMMENT ON COLUMN manifest.media_type IS 'From the document, else from the Content-Type it came with.';
 COMMENT ON COLUMN manifest.artifact_type IS 'The manifest''s artifactType, else its config''s media type; empty when neither is there.';
