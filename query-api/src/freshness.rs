@@ -12,7 +12,7 @@ use std::time::Duration;
 use actix_web::http::header::{HeaderMap, HeaderName};
 use flagstate_common::image::RepositoryImages;
 use flagstate_common::revision::{ParseRevisionError, Revision};
-use flagstate_common::search_query::SearchQuery;
+use flagstate_common::search_query::{AsOf, SearchQuery};
 use flagstate_common::store::read::{ReadError, ReadStore, Snapshot};
 use thiserror::Error;
 use tokio::time::Instant;
@@ -99,9 +99,14 @@ impl FreshReader {
         query: &SearchQuery,
         demanded: Option<Revision>,
     ) -> Result<Snapshot<Vec<RepositoryImages>>, FreshnessError> {
-        let look = || self.store.revision();
+        // A lagging standby takes a revision that was answered from already for one of the future.
+        let known = match query.as_of() {
+            Some(AsOf::Revision(asked)) if Some(asked) <= self.newest.get() => Some(asked),
+            Some(AsOf::Revision(_) | AsOf::Time(_)) | None => None,
+        };
+        let look = || async { Ok(self.store.revision().await?) };
         self.newest
-            .read(demanded, look, || self.store.search(query))
+            .read(demanded.or(known), look, || self.store.search(query))
             .await
     }
 
@@ -117,7 +122,7 @@ impl FreshReader {
         deadline: Instant,
     ) -> Result<bool, FreshnessError> {
         loop {
-            if self.store.revision().await? > seen {
+            if self.store.revision().await.map_err(ReadError::from)? > seen {
                 return Ok(true);
             }
             if Instant::now() >= deadline {
