@@ -15,5 +15,6 @@ pub mod reference;
 pub mod repository_name;
 pub mod revision;
 pub mod search_query;
+pub mod store;
 pub mod tag;
 pub mod terms;

@@ -1,0 +1,6 @@
+//! Stand-in.
+
+pub mod error;
+pub mod pool;
+pub mod read;
+mod rows;
