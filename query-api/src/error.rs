@@ -5,12 +5,14 @@
 //! a client can see: the fixed ones here, and the `Display` of errors about the client's own request.
 
 use actix_web::http::{StatusCode, header};
+use actix_web::error::BlockingError;
 use actix_web::{HttpResponse, ResponseError};
 use flagstate_common::search_query::QueryError;
 use flagstate_common::store::error::StoreError;
 use flagstate_common::store::read::ReadError;
 use serde::Serialize;
 use thiserror::Error;
+use tokio::sync::TryAcquireError;
 
 use crate::caching::{NO_STORE, RepresentError};
 use crate::exchange::RequestId;
@@ -56,6 +58,15 @@ pub(crate) enum ApiError {
     /// Code of ours panicked.
     #[error("a handler panicked: {0}")]
     Panicked(String),
+    /// A blocking thread was lost, to a panic or to the end of the process.
+    #[error(transparent)]
+    Blocking(#[from] BlockingError),
+}
+
+impl From<TryAcquireError> for ApiError {
+    fn from(_no_permit: TryAcquireError) -> Self {
+        Self::Busy
+    }
 }
 
 /// How a failure looks to the client.
@@ -73,10 +84,10 @@ impl ApiError {
             Self::Freshness(error) => freshness_face(error),
             Self::Represent(RepresentError::Serialise(_) | RepresentError::Encode(_)) => INTERNAL,
             Self::Assert(error) => match error {
-                RequestError::Timeout { .. } => face(StatusCode::BAD_REQUEST, "timeout", "The timeout is not valid"),
+                RequestError::Timeout => face(StatusCode::BAD_REQUEST, "timeout", "The timeout is not valid"),
                 RequestError::Body(_) => face(StatusCode::BAD_REQUEST, "body", "The body is not valid"),
                 RequestError::Incomplete => face(StatusCode::BAD_REQUEST, "body", "The body did not arrive"),
-                RequestError::TooLarge { .. } => face(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
+                RequestError::TooLarge => face(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
             },
             Self::NotFound => face(StatusCode::NOT_FOUND, "not-found", "Not found"),
             Self::MethodNotAllowed { .. } => face(StatusCode::METHOD_NOT_ALLOWED, "method", "Method not allowed"),
@@ -87,7 +98,7 @@ impl ApiError {
                 kind: "malformed",
                 title: "The request is malformed",
             },
-            Self::Panicked(_) => INTERNAL,
+            Self::Panicked(_) | Self::Blocking(_) => INTERNAL,
         }
     }
 
@@ -100,7 +111,7 @@ impl ApiError {
     pub(crate) fn limit(&self) -> Option<&'static str> {
         match self {
             Self::Query(error) => error.limit(),
-            Self::Assert(RequestError::TooLarge { .. }) => Some("assert_body"),
+            Self::Assert(RequestError::TooLarge) => Some("assert_body"),
             _ => None,
         }
     }

@@ -10,3 +10,11 @@ pub enum StoreError {
     #[error("no connection: {0}")]
     Connection(String),
 }
+
+impl StoreError {
+    /// Stand-in.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Connection(_))
+    }
+}

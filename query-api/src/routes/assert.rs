@@ -5,10 +5,12 @@
 //! those that do not. For tests and CI; off unless `components.assert_endpoint`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use flagstate_common::image::RepositoryImages;
 use flagstate_common::search_query::SearchQuery;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,7 +19,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use crate::assertion::Assertion;
-use crate::caching::NO_STORE;
+use crate::caching::{NO_STORE, RepresentError};
 use crate::error::ApiError;
 use crate::{freshness, wire};
 
@@ -82,30 +84,146 @@ pub(super) async fn post(
     let body: RequestBody =
         serde_json::from_slice(&read(payload).await?).map_err(RequestError::from)?;
     let query = SearchQuery::from_pairs(pairs(body.query), &shared.limits)?;
+    let assertions = body.assertions.into();
     let _turn = shared.assertions.try_acquire()?;
-    let stopped = shared.stopping.cancelled();
+    let deadline = Instant::now() + timeout;
     tokio::select! {
-        response = judge(&shared, &query, &body.assertions, Instant::now() + timeout) => response,
-        () = stopped => Err(ApiError::Stopping),
+        answer = judge(&shared, &query, assertions, deadline) => answer,
+        () = shared.stopping.cancelled() => Err(ApiError::Stopping),
     }
 }
 
-/// Looks until all assertions hold or time is up; what is compared is what is waited from, so no change is missed.
+/// Looks until all assertions hold or time is up, each time after a change since what was seen last.
 async fn judge(
     shared: &Shared,
     query: &SearchQuery,
-    assertions: &[Assertion],
+    assertions: Arc<[Assertion]>,
     deadline: Instant,
 ) -> Result<HttpResponse, ApiError> {
     loop {
         let snapshot = shared.index.search(query, None).await?;
-        let assertions = assertions.to_vec();
-        let verdict = web::block(move || Verdict::new(&snapshot.value, assertions)).await??;
+        let repositories = snapshot.value;
+        let assertions = assertions.clone();
+        let verdict =
+            web::block(move || Verdict::new(&repositories, &assertions)).await?.map_err(RepresentError::from)?;
         if verdict.success || !shared.index.changes_after(snapshot.revision, deadline).await? {
-            let status = if verdict.success { StatusCode::OK } else { StatusCode::BAD_REQUEST };
-            let mut response = HttpResponse::build(status).insert_header(NO_STORE).json(verdict);
-            freshness::mark(&mut response, snapshot.revision);
-            return Ok(response);
+            let mut answer = match verdict.success {
+                true => HttpResponse::Ok(),
+                false => HttpResponse::BadRequest(),
+            };
+            let mut answer = answer.insert_header(NO_STORE).json(verdict);
+            freshness::mark(&mut answer, snapshot.revision);
+            return Ok(answer);
+        }
+    }
+}
+
+impl Verdict {
+    fn new(
+        repositories: &[RepositoryImages],
+        assertions: &[Assertion],
+    ) -> Result<Self, serde_json::Error> {
+        let results = wire::results(repositories)?;
+        let failures: Vec<_> = assertions
+            .iter()
+            .filter(|assertion| !assertion.holds(&results))
+            .cloned()
+            .collect();
+        Ok(Self {
+            success: failures.is_empty(),
+            results,
+            failures,
+        })
+    }
+}
+
+async fn read(payload: web::Payload) -> Result<Bytes, RequestError> {
+    match tokio::time::timeout(BODY_DEADLINE, payload.to_bytes_limited(MAX_BODY)).await {
+        Ok(Ok(Ok(body))) => Ok(body),
+        Ok(Ok(Err(_))) | Err(_) => Err(RequestError::Incomplete),
+        Ok(Err(_)) => Err(RequestError::TooLarge),
+    }
+}
+
+fn pairs(query: BTreeMap<String, Values>) -> impl Iterator<Item = (String, String)> {
+    query.into_iter().flat_map(|(name, values)| {
+        let values = match values {
+            Values::One(value) => vec![value],
+            Values::Many(values) => values,
+        };
+        values.into_iter().map(move |value| (name.clone(), value))
+    })
+}
+
+/// No query string is no waiting.
+fn parse_timeout(query_string: &str) -> Result<Duration, RequestError> {
+    if query_string.is_empty() {
+        return Ok(Duration::ZERO);
+    }
+    let text = query_string.strip_prefix("timeout=").unwrap_or_default();
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    text.parse()
+        .ok()
+        .filter(|_| is_plain)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .map(|timeout| timeout.min(MAX_TIMEOUT))
+        .ok_or(RequestError::Timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_a_number_of_seconds() {
+        for (text, expected) in [
+            ("", Some(Duration::ZERO)),
+            ("timeout=0", Some(Duration::ZERO)),
+            ("timeout=2", Some(Duration::from_secs(2))),
+            ("timeout=2.5", Some(Duration::from_millis(2500))),
+            ("timeout=60", Some(MAX_TIMEOUT)),
+            ("timeout=99999999", Some(MAX_TIMEOUT)),
+            ("timeout=", None),
+            ("timeout", None),
+            ("timeout=.", None),
+            ("timeout=-1", None),
+            ("timeout=1e3", None),
+            ("timeout=inf", None),
+            ("timeout=NaN", None),
+            ("timeout=5s", None),
+            ("timeout=1&timeout=2", None),
+            ("timeot=1", None),
+            ("a=1", None),
+        ] {
+            assert_eq!(parse_timeout(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_query_has_one_value_or_several() {
+        let body: RequestBody = serde_json::from_str(
+            r#"{"Query": {"tag": ["a", "b"], "os": "linux"}, "Assertions": []}"#,
+        )
+        .expect("valid");
+        let found: Vec<_> = pairs(body.query).collect();
+        let expected = [("os", "linux"), ("tag", "a"), ("tag", "b")];
+        assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn unknown_members_and_other_shapes_are_refused() {
+        for text in [
+            "",
+            "[]",
+            "{}",
+            r#"{"Query": {}}"#,
+            r#"{"query": {}, "Assertions": []}"#,
+            r#"{"Query": {"tag": 1}, "Assertions": []}"#,
+            r#"{"Query": {}, "Assertions": {}}"#,
+            r#"{"Query": {}, "Assertions": [], "Timeout": 1}"#,
+            r#"{"Query": {}, "Assertions": []} x"#,
+        ] {
+            assert!(serde_json::from_str::<RequestBody>(text).is_err(), "{text}");
         }
     }
 }

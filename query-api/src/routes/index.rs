@@ -9,8 +9,7 @@ use flagstate_common::search_query::SearchQuery;
 use super::Shared;
 use crate::caching::{self, CachePolicy, Represented};
 use crate::error::ApiError;
-use crate::freshness::{self, REVISION};
-use crate::{long_body, wire};
+use crate::{freshness, long_body, wire};
 
 pub(super) async fn get_static(
     request: HttpRequest,
