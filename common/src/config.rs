@@ -3,17 +3,30 @@
 //! Order of precedence: defaults, then the file, then environment variables `FLAGSTATE_<SECTION>__<KEY>`.
 //! `docs/CONFIGURATION.md` lists every key. Nothing outside this module reads the environment.
 
+mod byte_size;
+pub(crate) mod conninfo;
+mod duration;
+mod environment;
+pub mod fault;
+mod layer;
 pub mod limits;
+mod list;
+mod load;
+mod raw;
 pub mod repository_filter;
 pub mod secret;
+mod typed;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use url::Url;
 
+pub use fault::ConfigErrors;
 pub use limits::Limits;
+pub use load::{DEFAULT_FILE, Service};
 pub use repository_filter::RepositoryFilter;
 pub use secret::Secret;
 
@@ -208,7 +221,8 @@ pub struct Log {
 }
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One JSON object a line.
     Json,

@@ -78,9 +78,7 @@ mod tests {
             (Some(('*', rest)), None) => matches(rest, text),
             (Some(('*', rest)), Some((_, tail))) => matches(rest, text) || matches(pattern, tail),
             (Some(_), None) => false,
-            (Some((wanted, rest)), Some((found, tail))) => {
-                (*wanted == '?' || wanted == found) && matches(rest, tail)
-            }
+            (Some((wanted, rest)), Some((found, tail))) => (*wanted == '?' || wanted == found) && matches(rest, tail),
         }
     }
 

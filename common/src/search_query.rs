@@ -91,11 +91,7 @@ impl SearchQuery {
     ///
     /// # Errors
     /// [`QueryError`]
-    pub fn parse_strict(
-        query_string: &str,
-        limits: &Limits,
-        also_known: &[&str],
-    ) -> Result<Self, QueryError> {
+    pub fn parse_strict(query_string: &str, limits: &Limits, also_known: &[&str]) -> Result<Self, QueryError> {
         let pairs = decode(query_string, limits)?;
         Self::collect(pairs, limits, |name| refuse(name, also_known))
     }
@@ -111,12 +107,10 @@ impl SearchQuery {
         I: IntoIterator<Item = (String, String)>,
     {
         let pairs: Vec<_> = pairs.into_iter().collect();
-        let bytes = pairs
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
-        within(bytes, limits.query_string, |found, most| {
-            QueryError::TooLong { found, most }
+        let bytes = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        within(bytes, limits.query_string, |found, most| QueryError::TooLong {
+            found,
+            most,
         })?;
         Self::collect(pairs, limits, |name| refuse(name, &[]))
     }
@@ -157,13 +151,7 @@ impl SearchQuery {
         Ok(query)
     }
 
-    fn add(
-        &mut self,
-        parameter: Parameter,
-        name: &str,
-        value: &str,
-        limits: &Limits,
-    ) -> Result<(), QueryError> {
+    fn add(&mut self, parameter: Parameter, name: &str, value: &str, limits: &Limits) -> Result<(), QueryError> {
         let glob = || glob_within(name, value, limits);
         match parameter {
             Parameter::Repository => insert(&mut self.repositories, value.parse().ok()),
@@ -176,19 +164,12 @@ impl SearchQuery {
             Parameter::ArtifactType => insert(&mut self.artifact_types, Some(value.to_owned())),
             Parameter::AsOf => {
                 let as_of = AsOf::parse(value)?;
-                if self
-                    .as_of
-                    .replace(as_of)
-                    .is_some_and(|before| before != as_of)
-                {
+                if self.as_of.replace(as_of).is_some_and(|before| before != as_of) {
                     return Err(QueryError::AsOfTwice);
                 }
             }
             Parameter::Label(key, test) => {
-                self.labels
-                    .entry(key)
-                    .or_default()
-                    .add(test, name, value, limits)?;
+                self.labels.entry(key).or_default().add(test, name, value, limits)?;
             }
             Parameter::Annotation(key, test) => {
                 self.annotations
@@ -206,8 +187,9 @@ impl SearchQuery {
         within(pairs.len(), limits.query_terms, |found, most| {
             QueryError::TooManyTerms { found, most }
         })?;
-        within(keys.len(), limits.query_keys, |found, most| {
-            QueryError::TooManyKeys { found, most }
+        within(keys.len(), limits.query_keys, |found, most| QueryError::TooManyKeys {
+            found,
+            most,
         })
     }
 
@@ -228,11 +210,7 @@ impl SearchQuery {
                 let exists = filter.exists.then_some(["1"]);
                 list(&mut pairs, &format!("{family}:{key}"), &filter.values);
                 list(&mut pairs, &format!("{family}:{key}:exists"), &exists);
-                list(
-                    &mut pairs,
-                    &format!("{family}:{key}:matches"),
-                    &filter.globs,
-                );
+                list(&mut pairs, &format!("{family}:{key}:matches"), &filter.globs);
             }
         }
         pairs
@@ -240,13 +218,7 @@ impl SearchQuery {
 }
 
 impl TextFilter {
-    fn add(
-        &mut self,
-        test: TextTest,
-        name: &str,
-        value: &str,
-        limits: &Limits,
-    ) -> Result<(), QueryError> {
+    fn add(&mut self, test: TextTest, name: &str, value: &str, limits: &Limits) -> Result<(), QueryError> {
         match test {
             TextTest::Is => insert(&mut self.values, Some(value.to_owned())),
             TextTest::Matches => insert(&mut self.globs, Some(glob_within(name, value, limits)?)),
@@ -267,20 +239,16 @@ impl AsOf {
         if let Ok(revision) = value.parse() {
             return Ok(Self::Revision(revision));
         }
-        parse_time(value)
-            .map(Self::Time)
-            .ok_or_else(|| QueryError::AsOf {
-                value: Quoted::new(value),
-            })
+        parse_time(value).map(Self::Time).ok_or_else(|| QueryError::AsOf {
+            value: Quoted::new(value),
+        })
     }
 }
 
 impl std::fmt::Display for AsOf {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Time(time) => {
-                formatter.write_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
-            }
+            Self::Time(time) => formatter.write_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
             Self::Revision(revision) => revision.fmt(formatter),
         }
     }
@@ -306,13 +274,10 @@ fn parse_digest(value: &str) -> Result<Option<Digest>, QueryError> {
     if value.is_empty() {
         return Ok(None);
     }
-    value
-        .parse()
-        .map(Some)
-        .map_err(|source| QueryError::Digest {
-            value: Quoted::new(value),
-            source,
-        })
+    value.parse().map(Some).map_err(|source| QueryError::Digest {
+        value: Quoted::new(value),
+        source,
+    })
 }
 
 fn glob_within(name: &str, value: &str, limits: &Limits) -> Result<Glob, QueryError> {
@@ -324,15 +289,13 @@ fn glob_within(name: &str, value: &str, limits: &Limits) -> Result<Glob, QueryEr
             most,
         }
     })?;
-    within(
-        value.matches('*').count(),
-        limits.pattern_stars,
-        |found, most| QueryError::TooManyStars {
+    within(value.matches('*').count(), limits.pattern_stars, |found, most| {
+        QueryError::TooManyStars {
             parameter: parameter(),
             found,
             most,
-        },
-    )?;
+        }
+    })?;
     Ok(Glob::new(value))
 }
 
@@ -357,11 +320,7 @@ fn within<F>(found: usize, most: usize, error: F) -> Result<(), QueryError>
 where
     F: FnOnce(usize, usize) -> QueryError,
 {
-    if found > most {
-        Err(error(found, most))
-    } else {
-        Ok(())
-    }
+    if found > most { Err(error(found, most)) } else { Ok(()) }
 }
 
 fn insert<T: Ord>(values: &mut Option<BTreeSet<T>>, value: Option<T>) {

@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Sizes are bytes unless the name says otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// One manifest.
+    #[serde(with = "super::byte_size::plain")]
     pub manifest: u64,
     /// One image config.
+    #[serde(with = "super::byte_size::plain")]
     pub config: u64,
     /// One notification, decoded.
+    #[serde(with = "super::byte_size::plain")]
     pub notification: u64,
     /// Nesting of JSON; serde_json stops here by itself, so it can only be lowered.
     pub json_depth: usize,
@@ -22,10 +28,13 @@ pub struct Limits {
     /// Labels, or annotations, of one image.
     pub labels: usize,
     /// One label's key.
+    #[serde(with = "super::byte_size::plain")]
     pub label_key: usize,
     /// One label's value.
+    #[serde(with = "super::byte_size::plain")]
     pub label_value: usize,
     /// A query string, encoded.
+    #[serde(with = "super::byte_size::plain")]
     pub query_string: usize,
     /// Values in one query.
     pub query_terms: usize,
@@ -40,7 +49,32 @@ pub struct Limits {
     /// Redirects of one registry request.
     pub registry_redirects: usize,
     /// How long a `Retry-After` is obeyed.
+    #[serde(with = "super::duration::plain")]
     pub retry_after: Duration,
+}
+
+impl Limits {
+    /// The names of all limits, as `limits:` and the label of the metric have them.
+    pub const NAMES: [&str; 18] = [
+        "manifest",
+        "config",
+        "notification",
+        "json_depth",
+        "index_depth",
+        "index_members",
+        "fetches_per_tag",
+        "labels",
+        "label_key",
+        "label_value",
+        "query_string",
+        "query_terms",
+        "query_keys",
+        "pattern",
+        "pattern_stars",
+        "page_size",
+        "registry_redirects",
+        "retry_after",
+    ];
 }
 
 impl Default for Limits {
@@ -66,5 +100,19 @@ impl Default for Limits {
             registry_redirects: 5,
             retry_after: Duration::from_secs(15 * 60),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_every_limit() {
+        let limits = serde_json::to_value(Limits::default()).unwrap();
+        let fields: BTreeSet<&str> = limits.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(fields, BTreeSet::from(Limits::NAMES));
     }
 }

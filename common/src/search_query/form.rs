@@ -24,10 +24,7 @@ fn decode_text(name: &str, encoded: &str) -> Result<String, QueryError> {
     while let Some(byte) = rest.next() {
         bytes.push(match byte {
             b'+' => b' ',
-            b'%' => match (
-                rest.next().and_then(hex_digit),
-                rest.next().and_then(hex_digit),
-            ) {
+            b'%' => match (rest.next().and_then(hex_digit), rest.next().and_then(hex_digit)) {
                 (Some(high), Some(low)) => high << 4 | low,
                 _ => {
                     return Err(QueryError::PercentEncoding {
@@ -77,21 +74,11 @@ mod tests {
         for text in ["a%=1", "x=1&a%", "a%=%4"] {
             assert_eq!(
                 decode(text),
-                Err(QueryError::PercentEncoding {
-                    parameter: parameter()
-                }),
+                Err(QueryError::PercentEncoding { parameter: parameter() }),
                 "{text}"
             );
         }
-        for text in [
-            "a=%",
-            "a=%4",
-            "a=%4g",
-            "a=%+1",
-            "a=%-1",
-            "a=100%&b=1",
-            "a=%é1",
-        ] {
+        for text in ["a=%", "a=%4", "a=%4g", "a=%+1", "a=%-1", "a=100%&b=1", "a=%é1"] {
             assert_eq!(
                 decode(text),
                 Err(QueryError::PercentEncoding {

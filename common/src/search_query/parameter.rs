@@ -76,10 +76,7 @@ pub(super) fn nearest(name: &str, also_known: &[&str]) -> String {
     let fixed = FIXED.iter().map(|(known, _)| *known);
     let families = [
         ("label:<key>", strsim::jaro_winkler(family, "label")),
-        (
-            "annotation:<key>",
-            strsim::jaro_winkler(family, "annotation"),
-        ),
+        ("annotation:<key>", strsim::jaro_winkler(family, "annotation")),
     ];
     fixed
         .chain(also_known.iter().copied())

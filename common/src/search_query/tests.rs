@@ -40,26 +40,14 @@ fn equal_queries_have_one_spelling() {
         ("label:%F0%9F%A6%80=%26", "label%3A%F0%9F%A6%80=%26"),
         ("as_of=001.02", "as_of=1.2"),
         ("as_of=1.2&as_of=01.2", "as_of=1.2"),
-        (
-            "as_of=2026-01-01T00:00:00Z",
-            "as_of=2026-01-01T00%3A00%3A00Z",
-        ),
-        (
-            "as_of=2026-01-01t02:00:00.0%2B02:00",
-            "as_of=2026-01-01T00%3A00%3A00Z",
-        ),
-        (
-            "as_of=2026-01-01T02:00:00+02:00",
-            "as_of=2026-01-01T00%3A00%3A00Z",
-        ),
+        ("as_of=2026-01-01T00:00:00Z", "as_of=2026-01-01T00%3A00%3A00Z"),
+        ("as_of=2026-01-01t02:00:00.0%2B02:00", "as_of=2026-01-01T00%3A00%3A00Z"),
+        ("as_of=2026-01-01T02:00:00+02:00", "as_of=2026-01-01T00%3A00%3A00Z"),
         (
             "as_of=2026-01-01T00:00:00.1234569Z",
             "as_of=2026-01-01T00%3A00%3A00.123456Z",
         ),
-        (
-            "as_of=2016-12-31T23:59:60Z",
-            "as_of=2017-01-01T00%3A00%3A00Z",
-        ),
+        ("as_of=2016-12-31T23:59:60Z", "as_of=2017-01-01T00%3A00%3A00Z"),
     ] {
         assert_eq!(canonical(query_string), expected, "{query_string}");
     }
@@ -103,10 +91,7 @@ fn different_questions_are_not_equal() {
 fn says_what_is_wrong_and_where() {
     for (query_string, message) in [
         ("tag=%", "'tag': '%' is not followed by two hex digits"),
-        (
-            "unknown=%zz",
-            "'unknown': '%' is not followed by two hex digits",
-        ),
+        ("unknown=%zz", "'unknown': '%' is not followed by two hex digits"),
         ("unknown=%00", "'unknown': contains U+0000"),
         ("a%00b", r"'a\0b': contains U+0000"),
         ("tag=\0", "'tag': contains U+0000"),
@@ -141,10 +126,7 @@ fn says_what_is_wrong_and_where() {
             "as_of=9999-12-31T23:59:59-14:00",
             "'as_of': '9999-12-31T23:59:59-14:00' is neither an RFC 3339 time nor a revision <era>.<n>",
         ),
-        (
-            "as_of=1.1&as_of=1.2",
-            "'as_of' is given twice, with different values",
-        ),
+        ("as_of=1.1&as_of=1.2", "'as_of' is given twice, with different values"),
     ] {
         let error = parse(query_string).expect_err(query_string);
         assert_eq!(error.to_string(), message, "{query_string}");
@@ -167,10 +149,7 @@ fn names_the_limit_that_was_hit() {
         ("tag=a&tag=b&tag=c&os=a", Some("query_terms")),
         ("tag=a&os=b&tag=a", None),
         ("tag=a&os=b&label:a=c", Some("query_keys")),
-        (
-            "label:a=1&label:a:exists=1&label:a:matches=1",
-            Some("query_keys"),
-        ),
+        ("label:a=1&label:a:exists=1&label:a:matches=1", Some("query_keys")),
         ("tag:matches=ééééé", None),
         ("tag:matches=abcdef", Some("pattern")),
         ("label:a:matches=abcdef", Some("pattern")),
@@ -178,10 +157,7 @@ fn names_the_limit_that_was_hit() {
         ("tag:matches=*a**", Some("pattern_stars")),
         ("annotation:a:matches=***", Some("pattern_stars")),
         ("unknown1=a&unknown2=b&unknown3=c&unknown4=d", None),
-        (
-            "unknown=                                                   .",
-            None,
-        ),
+        ("unknown=                                                   .", None),
         (
             "unknown=                                                    .",
             Some("query_string"),
@@ -193,9 +169,7 @@ fn names_the_limit_that_was_hit() {
         assert_eq!(hit, limit.map(Some), "{query_string}");
     }
     let pairs = [("os".to_owned(), "a".repeat(59))];
-    let hit = SearchQuery::from_pairs(pairs, &limits)
-        .err()
-        .map(|error| error.limit());
+    let hit = SearchQuery::from_pairs(pairs, &limits).err().map(|error| error.limit());
     assert_eq!(hit, Some(Some("query_string")));
 }
 
@@ -210,25 +184,13 @@ fn only_the_index_endpoints_ignore_unknown_parameters() {
             "tag=a&lable:a=b",
             "'lable:a' is no parameter here; the nearest one is 'label:<key>'",
         ),
-        (
-            "limits=5",
-            "'limits' is no parameter here; the nearest one is 'limit'",
-        ),
-        (
-            "Tag=a",
-            "'Tag' is no parameter here; the nearest one is 'tag'",
-        ),
+        ("limits=5", "'limits' is no parameter here; the nearest one is 'limit'"),
+        ("Tag=a", "'Tag' is no parameter here; the nearest one is 'tag'"),
     ] {
-        assert_eq!(
-            strict(query_string).expect_err(query_string).to_string(),
-            message
-        );
+        assert_eq!(strict(query_string).expect_err(query_string).to_string(), message);
     }
     let pairs = |name: &str| [(name.to_owned(), "5".to_owned())];
-    assert_eq!(
-        SearchQuery::from_pairs(pairs("tag"), &limits),
-        parse("tag=5")
-    );
+    assert_eq!(SearchQuery::from_pairs(pairs("tag"), &limits), parse("tag=5"));
     let error = SearchQuery::from_pairs(pairs("limit"), &limits).expect_err("unknown");
     assert_eq!(
         error.to_string(),
@@ -253,14 +215,10 @@ fn pair() -> impl Strategy<Value = (String, String)> {
     ];
     prop_oneof![
         (plain, text.clone()).prop_map(|(name, value)| (name.to_owned(), value)),
-        (family.clone(), key.clone(), text)
-            .prop_map(|(family, key, value)| (format!("{family}:{key}."), value)),
-        (family.clone(), key.clone())
-            .prop_map(|(family, key)| (format!("{family}:{key}:exists"), "1".to_owned())),
-        (family, key, glob.clone())
-            .prop_map(|(family, key, glob)| (format!("{family}:{key}:matches"), glob)),
-        (prop_oneof![Just("tag"), Just("repository")], glob)
-            .prop_map(|(name, glob)| (format!("{name}:matches"), glob)),
+        (family.clone(), key.clone(), text).prop_map(|(family, key, value)| (format!("{family}:{key}."), value)),
+        (family.clone(), key.clone()).prop_map(|(family, key)| (format!("{family}:{key}:exists"), "1".to_owned())),
+        (family, key, glob.clone()).prop_map(|(family, key, glob)| (format!("{family}:{key}:matches"), glob)),
+        (prop_oneof![Just("tag"), Just("repository")], glob).prop_map(|(name, glob)| (format!("{name}:matches"), glob)),
         any::<[u8; 2]>().prop_map(|body| ("digest".to_owned(), Digest::of(&body).to_string())),
     ]
 }

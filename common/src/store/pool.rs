@@ -12,14 +12,13 @@ impl Pool {
     /// Stand-in.
     pub fn new(url: &str) -> Self {
         let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url);
-        Self(
-            deadpool::Pool::builder(manager)
-                .max_size(4)
-                .build()
-                .expect("stand-in"),
-        )
+        Self(deadpool::Pool::builder(manager).max_size(4).build().expect("stand-in"))
     }
 
+    /// Stand-in.
+    pub async fn connection(&self) -> Result<deadpool::Object<AsyncPgConnection>, StoreError> {
+        self.get().await
+    }
     pub(crate) async fn get(&self) -> Result<deadpool::Object<AsyncPgConnection>, StoreError> {
         self.0
             .get()

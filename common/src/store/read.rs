@@ -107,10 +107,7 @@ impl ReadStore {
     ///
     /// # Errors
     /// [`ReadError`]
-    pub async fn search(
-        &self,
-        query: &SearchQuery,
-    ) -> Result<Snapshot<Vec<RepositoryImages>>, ReadError> {
+    pub async fn search(&self, query: &SearchQuery) -> Result<Snapshot<Vec<RepositoryImages>>, ReadError> {
         let mut connection = self.pool.get().await?;
         let answer: Result<_, StoreError> = snapshot(&mut connection)
             .run(async |connection| {
@@ -141,10 +138,7 @@ impl ReadStore {
             .run(async |connection| sql_query(SQL).get_result(connection).await)
             .await?;
         Ok(Status {
-            revision: Revision {
-                era: row.era,
-                n: row.n,
-            },
+            revision: Revision { era: row.era, n: row.n },
             revision_at: row.at,
             now: row.now,
             scan_completed_at: row.scan_completed_at,
@@ -158,10 +152,8 @@ impl ReadStore {
     /// # Errors
     /// [`StoreError`] when the database does not answer.
     pub async fn schema_version(&self) -> Result<Option<String>, StoreError> {
-        const EXISTS: &str =
-            "SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL AS found";
-        const NEWEST: &str =
-            "SELECT version FROM __diesel_schema_migrations ORDER BY version DESC LIMIT 1";
+        const EXISTS: &str = "SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL AS found";
+        const NEWEST: &str = "SELECT version FROM __diesel_schema_migrations ORDER BY version DESC LIMIT 1";
         let mut connection = self.pool.get().await?;
         snapshot(&mut connection)
             .run(async |connection| {

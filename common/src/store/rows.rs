@@ -8,9 +8,7 @@ use diesel::QueryableByName;
 use diesel::backend::Backend;
 use diesel::deserialize::{self, FromSql, Queryable};
 use diesel::pg::{Pg, PgValue};
-use diesel::sql_types::{
-    Array, BigInt, Binary, Bool, Jsonb, Nullable, SingleValue, Text, Timestamptz,
-};
+use diesel::sql_types::{Array, BigInt, Binary, Bool, Jsonb, Nullable, SingleValue, Text, Timestamptz};
 
 use crate::annotations::Annotations;
 use crate::digest::Digest;

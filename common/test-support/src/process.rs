@@ -50,7 +50,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Lines of output that are kept for [`Process::log`].
 const KEPT_LINES: usize = 5_000;
 
-type OnLine = Box<dyn FnMut(&str) + Send>;
+/// Gets each line of a program's output as it comes.
+pub type OnLine = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A program that may be started.
 pub struct Program {
@@ -130,10 +131,10 @@ impl Program {
         self
     }
 
-    /// Hands each line of output on as it comes.
+    /// Who else gets each line of output.
     #[must_use]
-    pub fn on_line(mut self, on_line: impl FnMut(&str) + Send + 'static) -> Self {
-        self.on_line = Some(Box::new(on_line));
+    pub fn on_line(mut self, on_line: Option<OnLine>) -> Self {
+        self.on_line = on_line;
         self
     }
 
@@ -315,13 +316,13 @@ pub fn describe(status: ExitStatus) -> String {
 struct Log(Arc<Mutex<VecDeque<String>>>);
 
 impl Log {
-    fn fill_from(&self, reader: PipeReader, mut on_line: Option<OnLine>) {
+    fn fill_from(&self, reader: PipeReader, on_line: Option<OnLine>) {
         let mut reader = BufReader::new(reader);
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             line.clear();
-            if let Some(on_line) = &mut on_line {
+            if let Some(on_line) = &on_line {
                 on_line(&text);
             }
             let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -47,13 +47,8 @@ impl StateRow {
             Some(AsOf::Time(time)) if time > self.now => Err(ReadError::AsOfFuture),
             Some(AsOf::Time(time)) if time < self.history_at => Err(self.gone()),
             // A history that begins with the era has no revision of its own in the log.
-            Some(AsOf::Time(_)) => Ok(Some(
-                self.n_then.unwrap_or(self.history_n).max(self.history_n),
-            )),
-            Some(AsOf::Revision(asked)) if asked.era != self.era => Err(ReadError::OtherEra {
-                asked,
-                era: self.era,
-            }),
+            Some(AsOf::Time(_)) => Ok(Some(self.n_then.unwrap_or(self.history_n).max(self.history_n))),
+            Some(AsOf::Revision(asked)) if asked.era != self.era => Err(ReadError::OtherEra { asked, era: self.era }),
             Some(AsOf::Revision(asked)) if asked.n > self.n => Err(ReadError::AsOfFuture),
             Some(AsOf::Revision(asked)) if asked.n < self.history_n => Err(self.gone()),
             Some(AsOf::Revision(asked)) => Ok(Some(asked.n)),
@@ -93,10 +88,7 @@ mod tests {
             Ok(None) => "present".to_owned(),
             Err(ReadError::AsOfFuture) => "future".to_owned(),
             Err(ReadError::AsOfGone { oldest, oldest_at }) => {
-                assert_eq!(
-                    (oldest.to_string().as_str(), oldest_at),
-                    ("7.10", at(1_000))
-                );
+                assert_eq!((oldest.to_string().as_str(), oldest_at), ("7.10", at(1_000)));
                 "gone".to_owned()
             }
             Err(ReadError::OtherEra { asked, era }) => format!("{asked} not {era}"),

@@ -62,11 +62,7 @@ impl Comparison {
 
     /// The condition on a column or expression.
     fn on(&self, expression: &str) -> String {
-        let comparisons: Vec<_> = self
-            .0
-            .iter()
-            .map(|test| format!("{expression} {test}"))
-            .collect();
+        let comparisons: Vec<_> = self.0.iter().map(|test| format!("{expression} {test}")).collect();
         format!("({})", comparisons.join(" OR "))
     }
 }
@@ -86,9 +82,7 @@ impl Conditions {
         };
         if let Some(names) = &query.repositories {
             let names = names.iter().map(|name| name.as_str());
-            conditions
-                .repository
-                .push(Comparison::is_text(names, binds));
+            conditions.repository.push(Comparison::is_text(names, binds));
         }
         if let Some(globs) = &query.repository_globs {
             conditions.repository.push(Comparison::like(globs, binds));
@@ -121,12 +115,8 @@ impl Conditions {
             conditions.add_terms(digests.iter().map(Term::Digest), binds);
         }
         for (key, filter) in &query.labels {
-            let comparisons = conditions.text_filter(
-                filter,
-                Term::LabelExists(key),
-                |value| Term::Label(key, value),
-                binds,
-            );
+            let comparisons =
+                conditions.text_filter(filter, Term::LabelExists(key), |value| Term::Label(key, value), binds);
             let bind = binds.push(Bind::Text(key.clone()));
             conditions
                 .labels
@@ -158,10 +148,7 @@ impl Conditions {
         let mut comparisons = Vec::new();
         if let Some(values) = &filter.values {
             self.add_terms(values.iter().map(|value| is(value)), binds);
-            comparisons.push(Comparison::is_text(
-                values.iter().map(String::as_str),
-                binds,
-            ));
+            comparisons.push(Comparison::is_text(values.iter().map(String::as_str), binds));
         }
         if filter.exists || filter.globs.is_some() {
             self.add_terms([exists], binds);
@@ -192,30 +179,21 @@ impl Conditions {
 
     /// On a column of terms; empty when no condition has terms.
     pub(super) fn on_terms(&self, terms: &str) -> String {
-        all(self
-            .terms
-            .iter()
-            .map(|wanted| format!("{terms} && {wanted}")))
+        all(self.terms.iter().map(|wanted| format!("{terms} && {wanted}")))
     }
 
     /// On an image; empty when nothing is asked.
     ///
     /// Digest and annotations are also looked for in the image indexes that the image stands in.
     pub(super) fn on_image(&self, columns: &Columns) -> String {
-        let Columns {
-            manifest,
-            image,
-            via,
-        } = columns;
+        let Columns { manifest, image, via } = columns;
         let here_or_via = |test: &Comparison, expression: &dyn Fn(&str) -> String| {
             let here = test.on(&expression(manifest));
             match via {
                 None => here,
                 Some(via) => {
                     let there = test.on(&expression("v"));
-                    format!(
-                        "({here} OR EXISTS (SELECT FROM manifest v WHERE v.id = ANY ({via}) AND {there}))"
-                    )
+                    format!("({here} OR EXISTS (SELECT FROM manifest v WHERE v.id = ANY ({via}) AND {there}))")
                 }
             }
         };
@@ -236,11 +214,10 @@ impl Conditions {
             .labels
             .iter()
             .map(|(key, test)| test.on(&format!("({manifest}.labels ->> {key})")));
-        let annotations = self.annotations.iter().map(|(key, test)| {
-            here_or_via(test, &|manifest| {
-                format!("({manifest}.annotations ->> {key})")
-            })
-        });
+        let annotations = self
+            .annotations
+            .iter()
+            .map(|(key, test)| here_or_via(test, &|manifest| format!("({manifest}.annotations ->> {key})")));
         let terms = self.on_terms(&format!("{image}.terms"));
         let rest = os.chain(architecture).chain(artifact_type).chain(digest);
         terms + &all(rest.chain(labels).chain(annotations))

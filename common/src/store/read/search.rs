@@ -30,18 +30,17 @@ pub(super) async fn search(
     assemble(found, &manifests)
 }
 
-/// Finds manifests in repositories, of which image indexes come with their matching leaves.
+/// Finds manifests in repositories: images, image indexes by their matching leaves, and image indexes without leaves,
+/// which stand for themselves as images without labels and platform would.
 ///
-/// Leaves that the repository does not hold are not there for it. An image index that has no leaves at all stands for
-/// itself, as an image without labels and platform.
+/// Leaves that could not be verified, or that the repository does not hold, are not there for it.
 fn find_statement(query: &SearchQuery, n: Option<i64>, binds: &mut Binds) -> String {
     let conditions = Conditions::new(query, binds);
     let n = n.map(|n| binds.push(Bind::Number(n)));
-    let pointing = |tag: &str| match &n {
+    let tagged = tagged(&conditions, |tag| match &n {
         None => format!("{tag}.to_n IS NULL"),
         Some(n) => format!("{tag}.from_n <= {n} AND ({tag}.to_n IS NULL OR {tag}.to_n > {n})"),
-    };
-    let tagged = tagged(&conditions, &pointing);
+    });
     let on_image = conditions.on_image(&Columns {
         manifest: "m",
         image: "m",
@@ -52,49 +51,51 @@ fn find_statement(query: &SearchQuery, n: Option<i64>, binds: &mut Binds) -> Str
         image: "l",
         via: Some("l.via"),
     });
-    let index_has_terms = match conditions.on_terms("l.terms") {
+    let leads_to_terms = match conditions.on_terms("l.terms") {
         none if none.is_empty() => String::new(),
-        on_leaf_terms => format!(
-            " AND m.id IN (SELECT l.image_index_id FROM index_leaf l WHERE true{on_leaf_terms} \
-             UNION ALL SELECT m.id FROM manifest m WHERE m.kind = 1{})",
-            conditions.on_terms("m.terms"),
-        ),
+        on_terms => format!(" AND m.id IN (SELECT l.image_index_id FROM index_leaf l WHERE true{on_terms})"),
     };
+    let itself = "SELECT r.name, array_agg(t.name ORDER BY t.name) AS tags, t.manifest_id, \
+         m.kind = 1 AS is_image_index, '{}'::bigint[] AS leaf_ids, \
+         '{}'::text[] AS leaf_os, '{}'::text[] AS leaf_architectures";
+    let leaf_of_index = shown_leaf("i");
+    let leaf_of_tagged = shown_leaf("t");
     format!(
         "WITH image_index AS ( \
              SELECT r.name, t.repository_id, t.manifest_id, array_agg(t.name ORDER BY t.name) AS tags \
-             {tagged} AND m.kind = 1{index_has_terms} \
+             {tagged} AND m.kind = 1{leads_to_terms} \
              GROUP BY r.name, t.repository_id, t.manifest_id \
-         ), leaves AS ( \
+         ), found_leaves AS ( \
              SELECT i.repository_id, i.manifest_id, \
                  array_agg(l.manifest_id ORDER BY l.position) AS ids, \
                  array_agg(l.os ORDER BY l.position) AS os, \
                  array_agg(l.architecture ORDER BY l.position) AS architectures \
-             FROM image_index i JOIN index_leaf l ON l.image_index_id = i.manifest_id {SHOWN_LEAF}{on_leaf} \
+             FROM image_index i CROSS JOIN {leaf_of_index}{on_leaf} \
              GROUP BY i.repository_id, i.manifest_id \
          ) \
-         SELECT r.name, array_agg(t.name ORDER BY t.name) AS tags, t.manifest_id, \
-             false AS is_image_index, '{{}}'::bigint[] AS leaf_ids, \
-             '{{}}'::text[] AS leaf_os, '{{}}'::text[] AS leaf_architectures \
-         {tagged} AND m.kind <> 1{on_image} \
-         GROUP BY r.name, t.repository_id, t.manifest_id \
+         {itself} {tagged} AND m.kind <> 1{on_image} \
+         GROUP BY r.name, t.repository_id, t.manifest_id, m.kind \
          UNION ALL \
-         SELECT i.name, i.tags, i.manifest_id, true, coalesce(s.ids, '{{}}'), \
-             coalesce(s.os, '{{}}'), coalesce(s.architectures, '{{}}') \
-         FROM image_index i JOIN manifest m ON m.id = i.manifest_id \
-         LEFT JOIN leaves s ON s.repository_id = i.repository_id AND s.manifest_id = i.manifest_id \
-         WHERE s.ids IS NOT NULL OR (true{on_image} AND NOT EXISTS ( \
-             SELECT FROM index_leaf l {SHOWN_LEAF} AND l.image_index_id = i.manifest_id))"
+         {itself} {tagged} AND m.kind = 1{on_image} AND NOT EXISTS (SELECT FROM {leaf_of_tagged}) \
+         GROUP BY r.name, t.repository_id, t.manifest_id, m.kind \
+         UNION ALL \
+         SELECT i.name, i.tags, i.manifest_id, true, f.ids, f.os, f.architectures \
+         FROM image_index i JOIN found_leaves f \
+             ON f.repository_id = i.repository_id AND f.manifest_id = i.manifest_id"
     )
 }
 
-/// Of leaf `l` of image index `i`: that its repository holds it, and that it could be read.
-const SHOWN_LEAF: &str = "JOIN manifest m ON m.id = l.manifest_id \
-     JOIN repository_manifest h ON h.repository_id = i.repository_id AND h.manifest_id = l.manifest_id \
-     WHERE m.verified";
+/// Leaves `l`, which are manifests `m`, of an image index in a repository.
+fn shown_leaf(of: &str) -> String {
+    format!(
+        "index_leaf l JOIN manifest m ON m.id = l.manifest_id \
+         JOIN repository_manifest h ON h.manifest_id = l.manifest_id \
+         WHERE m.verified AND l.image_index_id = {of}.manifest_id AND h.repository_id = {of}.repository_id"
+    )
+}
 
-/// Tags `t` of repositories `r` that point at manifests `m`: all tags of each manifest that some tag asked for names.
-fn tagged(conditions: &Conditions, pointing: &dyn Fn(&str) -> String) -> String {
+/// Tags `t` of repositories `r` that point at manifests `m`: of each manifest all tags, if one of them is asked for.
+fn tagged(conditions: &Conditions, pointing: impl Fn(&str) -> String) -> String {
     let on_repository = conditions.on_repository("r.name");
     let has_tag = match conditions.on_tag("w.name") {
         none if none.is_empty() => String::new(),
@@ -130,23 +131,15 @@ async fn fetch_manifests(
 }
 
 /// Puts together what was found, in the contract's order.
-fn assemble(
-    found: Vec<FoundRow>,
-    manifests: &HashMap<i64, ManifestRow>,
-) -> Result<Vec<RepositoryImages>, Error> {
+fn assemble(found: Vec<FoundRow>, manifests: &HashMap<i64, ManifestRow>) -> Result<Vec<RepositoryImages>, Error> {
     let manifest = |id: i64| manifests.get(&id).ok_or_else(vanished);
     let mut repositories = BTreeMap::new();
     for row in found {
-        let (images, image_indexes) = repositories
-            .entry(row.name)
-            .or_insert_with(|| (Vec::new(), Vec::new()));
+        let (images, image_indexes) = repositories.entry(row.name).or_insert_with(|| (Vec::new(), Vec::new()));
         let shown = manifest(row.manifest_id)?;
         if !row.is_image_index {
             let image = shown.image(shown.os.clone(), shown.architecture.clone());
-            images.push(TaggedImage {
-                image,
-                tags: row.tags,
-            });
+            images.push(TaggedImage { image, tags: row.tags });
             continue;
         }
         let platforms = row.leaf_os.into_iter().zip(row.leaf_architectures);
@@ -163,29 +156,25 @@ fn assemble(
             tags: row.tags,
         });
     }
-    let sorted = repositories
-        .into_iter()
-        .map(|(name, (mut images, mut image_indexes))| {
-            images.sort_by(|one: &TaggedImage, other| {
-                (one.tags.first(), &one.image.digest)
-                    .cmp(&(other.tags.first(), &other.image.digest))
-            });
-            image_indexes.sort_by(|one: &TaggedImageIndex, other| {
-                (one.tags.first(), &one.digest).cmp(&(other.tags.first(), &other.digest))
-            });
-            RepositoryImages {
-                name,
-                images,
-                image_indexes,
-            }
+    let sorted = repositories.into_iter().map(|(name, (mut images, mut image_indexes))| {
+        images.sort_by(|one: &TaggedImage, other| {
+            (one.tags.first(), &one.image.digest).cmp(&(other.tags.first(), &other.image.digest))
         });
+        image_indexes.sort_by(|one: &TaggedImageIndex, other| {
+            (one.tags.first(), &one.digest).cmp(&(other.tags.first(), &other.digest))
+        });
+        RepositoryImages {
+            name,
+            images,
+            image_indexes,
+        }
+    });
     Ok(sorted.collect())
 }
 
 /// Both statements see one snapshot, so what was found is there to be fetched.
 fn vanished() -> Error {
-    let error: Box<dyn std::error::Error + Send + Sync> =
-        "a manifest vanished within a snapshot".into();
+    let error: Box<dyn std::error::Error + Send + Sync> = "a manifest vanished within a snapshot".into();
     Error::DeserializationError(error)
 }
 

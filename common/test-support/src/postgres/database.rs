@@ -28,7 +28,7 @@ impl Template {
         let (server, own_server) = match environment::variable(SHARED_SERVER) {
             Some(url) => (ServerUrl::parse(&url)?, None),
             None => {
-                let own = Server::start().await?;
+                let own = Server::start(None).await?;
                 (own.url().clone(), Some(own))
             }
         };

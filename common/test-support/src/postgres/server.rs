@@ -11,7 +11,7 @@ use nix::unistd::User;
 use rand::distr::{Alphanumeric, SampleString as _};
 use tokio_postgres::NoTls;
 
-use crate::process::{Process, Program, describe};
+use crate::process::{OnLine, Process, Program, describe};
 use crate::{environment, ports};
 
 /// The role that query-api logs in with: it may select, nothing else.
@@ -105,15 +105,7 @@ impl Server {
     ///
     /// # Errors
     /// When PostgreSQL is not installed or does not start.
-    pub async fn start() -> Result<Self> {
-        Self::start_printing(|_| ()).await
-    }
-
-    /// [`Server::start`], with each line of the server's log handed on.
-    ///
-    /// # Errors
-    /// As [`Server::start`].
-    pub async fn start_printing(on_line: impl FnMut(&str) + Send + Clone + 'static) -> Result<Self> {
+    pub async fn start(on_line: Option<OnLine>) -> Result<Self> {
         let binaries = find_binaries().context("PostgreSQL is not installed: no initdb found")?;
         let user = environment::unprivileged_user();
         let mut last = String::new();
@@ -127,7 +119,7 @@ impl Server {
         bail!("PostgreSQL did not start:\n{last}")
     }
 
-    fn start_once(binaries: &Path, user: Option<User>, on_line: impl FnMut(&str) + Send + 'static) -> Result<Self> {
+    fn start_once(binaries: &Path, user: Option<User>, on_line: Option<OnLine>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("flagstate-postgres-").tempdir()?;
         let password = Alphanumeric.sample_string(&mut rand::rng(), 24);
         let password_file = folder.path().join("password");

@@ -1,0 +1,45 @@
+//! The end of a process: the first SIGTERM or SIGINT asks for it, the second enforces it.
+//!
+//! What the services do when asked: turn not ready, stop accepting, finish the running change set or requests,
+//! release the lease, close pools, write one last line.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// A token that is cancelled by the first SIGTERM or SIGINT; a second one ends the process at once.
+///
+/// Must be called within the runtime.
+///
+/// # Errors
+///
+/// The operating system must let the signals be caught.
+pub fn on_signal() -> io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let shutdown = CancellationToken::new();
+    let asked = shutdown.clone();
+    tokio::spawn(async move {
+        let first = next(&mut terminate, &mut interrupt).await;
+        tracing::info!(signal = first.name, "shutting down");
+        asked.cancel();
+        let second = next(&mut terminate, &mut interrupt).await;
+        tracing::warn!(signal = second.name, "second signal, exiting at once");
+        std::process::exit(second.exit_code);
+    });
+    Ok(shutdown)
+}
+
+struct Caught {
+    name: &'static str,
+    /// 128 and the signal's number, as shells report it.
+    exit_code: i32,
+}
+
+async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> Caught {
+    tokio::select! {
+        _ = terminate.recv() => Caught { name: "SIGTERM", exit_code: 128 + 15 },
+        _ = interrupt.recv() => Caught { name: "SIGINT", exit_code: 128 + 2 },
+    }
+}

@@ -1,0 +1,305 @@
+//! Looking at what notifications named, and at nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use flagstate_common::digest::Digest;
+use flagstate_common::reference::Reference;
+use flagstate_common::repository_name::RepositoryName;
+use flagstate_common::tag::Tag;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::super::hint::{Action, Hint, Look, Target};
+use super::super::observation::{Listing, SeenTag, StoredRepository};
+use super::{ObserveError, Observed, Observer, REQUESTS_PER_REPOSITORY};
+use crate::store::WriteStore;
+
+/// What the registry said about the things that hints named.
+struct Answers {
+    /// What each tag points at; `None` when it is not there.
+    tags: BTreeMap<Tag, Option<Digest>>,
+    /// Whether each manifest is there, as far as it was asked.
+    digests: BTreeMap<Digest, bool>,
+}
+
+impl Observer {
+    /// Looks at what `hints` name, and says what becomes of each.
+    ///
+    /// # Errors
+    /// When a request fails: the hints are then tried again later, all of them.
+    pub async fn hinted(
+        &self,
+        store: &WriteStore,
+        repository: &RepositoryName,
+        hints: &[Hint],
+        stored: &StoredRepository,
+    ) -> Result<(Observed, Vec<Look>), ObserveError> {
+        let mut observed = Observed::new(Listing::NotAsked);
+        let deleted = self.ask_for_deleted(repository, hints).await?;
+        let mut tags: BTreeSet<Tag> = hints.iter().filter_map(Hint::tag).cloned().collect();
+        let is_gone = |digest: &Digest| deleted.get(digest) == Some(&false);
+        tags.extend(
+            stored
+                .tags
+                .iter()
+                .filter(|(_, tag)| is_gone(&tag.digest))
+                .map(|(tag, _)| tag.clone()),
+        );
+        // Manifests first: meanwhile the registry may get to writing the tag.
+        let pushed = hints
+            .iter()
+            .filter(|hint| hint.action == Action::Push)
+            .filter_map(Hint::digest)
+            .cloned();
+        let mut digests: BTreeMap<Digest, bool> = BTreeMap::new();
+        let pushed: BTreeMap<_, _> = pushed.map(|digest| (digest, None)).collect();
+        let named: Vec<Digest> = pushed.keys().cloned().collect();
+        self.gather(store, repository, pushed, &mut observed).await?;
+        for digest in named {
+            let is_missing = |manifest: &std::sync::Arc<super::super::manifest::ObservedManifest>| {
+                manifest.digest == digest && manifest.content.is_none() && manifest.healable
+            };
+            let there = !observed.seen.manifests.iter().any(is_missing);
+            if !there {
+                // Nothing is recorded of what was announced and is not there: it may come, or never be.
+                observed.seen.manifests.retain(|manifest| manifest.digest != digest);
+                observed.seen.held.remove(&digest);
+            }
+            digests.insert(digest, there);
+        }
+        digests.extend(deleted);
+        let answers = Answers {
+            tags: self.ask_for_tags(repository, tags).await?,
+            digests,
+        };
+        let found = answers
+            .tags
+            .values()
+            .flatten()
+            .filter(|digest| !answers.digests.contains_key(*digest));
+        let found: BTreeMap<_, _> = found.map(|digest| (digest.clone(), None)).collect();
+        self.gather(store, repository, found, &mut observed).await?;
+        let now = Utc::now();
+        let looks: Vec<Look> = hints.iter().map(|hint| answers.judge(hint, hints, now)).collect();
+        record(hints, &answers, stored, &mut observed);
+        Ok((observed, looks))
+    }
+
+    /// Whether the manifests that are said to be deleted are still there.
+    async fn ask_for_deleted(
+        &self,
+        repository: &RepositoryName,
+        hints: &[Hint],
+    ) -> Result<BTreeMap<Digest, bool>, ObserveError> {
+        let deleted = hints.iter().filter(|hint| hint.action == Action::Delete);
+        let digests: BTreeSet<Digest> = deleted
+            .filter_map(|hint| match &hint.target {
+                Target::Digest(digest) => Some(digest.clone()),
+                Target::Tag(..) | Target::Repository => None,
+            })
+            .collect();
+        let answers = stream::iter(digests).map(|digest| async {
+            let there = self
+                .client
+                .head_manifest(repository, &Reference::from(digest.clone()))
+                .await?
+                .is_some();
+            Ok((digest, there))
+        });
+        answers.buffer_unordered(REQUESTS_PER_REPOSITORY).try_collect().await
+    }
+
+    async fn ask_for_tags(
+        &self,
+        repository: &RepositoryName,
+        tags: BTreeSet<Tag>,
+    ) -> Result<BTreeMap<Tag, Option<Digest>>, ObserveError> {
+        let answers = stream::iter(tags).map(|tag| async {
+            let reference = Reference::from(tag.clone());
+            let digest = match self.client.head_manifest(repository, &reference).await? {
+                None => None,
+                Some(head) => match head.digest {
+                    Some(digest) => Some(digest),
+                    None => self
+                        .client
+                        .get_manifest(repository, &reference)
+                        .await?
+                        .map(|manifest| manifest.digest),
+                },
+            };
+            Ok((tag, digest))
+        });
+        answers.buffer_unordered(REQUESTS_PER_REPOSITORY).try_collect().await
+    }
+}
+
+impl Answers {
+    fn judge(&self, hint: &Hint, hints: &[Hint], now: DateTime<Utc>) -> Look {
+        let (agrees, explained) = match (hint.action, &hint.target) {
+            (Action::Push, Target::Tag(tag, named)) => match (self.tags.get(tag).cloned().flatten(), named) {
+                (Some(seen), Some(named)) => (seen == *named, names_later(hints, hint, &seen)),
+                // Without a digest there is nothing to agree with: look for a while at what the tag becomes.
+                (Some(_), None) => (false, true),
+                (None, _) => (false, deletes_later(hints, hint)),
+            },
+            (Action::Push, Target::Digest(digest)) => {
+                (self.digests.get(digest) == Some(&true), deletes_later(hints, hint))
+            }
+            (Action::Delete, Target::Tag(tag, _)) => (matches!(self.tags.get(tag), Some(None)), false),
+            (Action::Delete, Target::Digest(digest)) => (self.digests.get(digest) == Some(&false), false),
+            // What becomes of the repository as a whole, a scan of it tells.
+            (_, Target::Repository) => (false, false),
+        };
+        if agrees {
+            Look::Done
+        } else {
+            hint.after_disagreement(explained, now)
+        }
+    }
+}
+
+/// Whether a push that arrived later names what the tag points at.
+fn names_later(hints: &[Hint], hint: &Hint, seen: &Digest) -> bool {
+    hints.iter().any(|other| {
+        other.action == Action::Push
+            && other.tag() == hint.tag()
+            && other.digest() == Some(seen)
+            && other.arrived_at >= hint.arrived_at
+    })
+}
+
+/// Whether a removal that arrived later names the tag or the digest.
+fn deletes_later(hints: &[Hint], hint: &Hint) -> bool {
+    hints.iter().any(|other| {
+        other.action == Action::Delete
+            && other.arrived_at >= hint.arrived_at
+            && match &other.target {
+                Target::Tag(tag, _) => Some(tag) == hint.tag(),
+                Target::Digest(digest) => Some(digest) == hint.digest(),
+                Target::Repository => true,
+            }
+    })
+}
+
+/// Puts the answers into the observation: a tag that is not there ends only if a notification said so.
+fn record(hints: &[Hint], answers: &Answers, stored: &StoredRepository, observed: &mut Observed) {
+    let said_to_be_gone: BTreeSet<&Tag> = hints
+        .iter()
+        .filter(|hint| hint.action == Action::Delete)
+        .filter_map(Hint::tag)
+        .collect();
+    for (tag, digest) in &answers.tags {
+        match digest {
+            Some(digest) => drop(observed.seen.tags.insert(tag.clone(), SeenTag::At(digest.clone()))),
+            None => {
+                let points_at = stored.tags.get(tag).map(|tag| &tag.digest);
+                let is_deleted = points_at.is_some_and(|digest| answers.digests.get(digest) == Some(&false))
+                    && hints
+                        .iter()
+                        .any(|hint| hint.action == Action::Delete && hint.digest() == points_at);
+                if said_to_be_gone.contains(tag) || is_deleted {
+                    observed.seen.tags.insert(tag.clone(), SeenTag::Gone);
+                }
+            }
+        }
+    }
+    for hint in hints.iter().filter(|hint| hint.action == Action::Push) {
+        let Some(digest) = hint.digest() else { continue };
+        observed.seen.pushed.insert(digest.clone(), hint.happened_at);
+        if let Some(tag) = hint.tag()
+            && answers.tags.get(tag) == Some(&Some(digest.clone()))
+        {
+            observed
+                .seen
+                .pushed_tags
+                .insert(tag.clone(), (digest.clone(), hint.happened_at));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    fn tag(text: &str) -> Tag {
+        text.parse().expect("tag")
+    }
+
+    fn hint(action: Action, target: Target, arrived: i64) -> Hint {
+        let arrived_at = DateTime::UNIX_EPOCH + TimeDelta::seconds(arrived);
+        Hint {
+            action,
+            target,
+            arrived_at,
+            happened_at: arrived_at,
+        }
+    }
+
+    fn judge(hints: &[Hint], tags: &[(&str, Option<&str>)], digests: &[(&str, bool)], now: i64) -> Vec<&'static str> {
+        let digest = |text: &str| Digest::of(text.as_bytes());
+        let answers = Answers {
+            tags: tags.iter().map(|(name, at)| (tag(name), at.map(digest))).collect(),
+            digests: digests.iter().map(|(name, there)| (digest(name), *there)).collect(),
+        };
+        let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(now);
+        let name = |look| match look {
+            Look::Done => "done",
+            Look::Again(_) => "again",
+            Look::GivenUp => "given up",
+        };
+        hints.iter().map(|hint| name(answers.judge(hint, hints, now))).collect()
+    }
+
+    fn push(name: &str, digest: &str, arrived: i64) -> Hint {
+        hint(
+            Action::Push,
+            Target::Tag(tag(name), Some(Digest::of(digest.as_bytes()))),
+            arrived,
+        )
+    }
+
+    #[test]
+    fn a_push_is_done_when_the_tag_names_its_digest() {
+        let hints = [push("a", "1", 0)];
+        assert_eq!(judge(&hints, &[("a", Some("1"))], &[], 0), ["done"]);
+        assert_eq!(
+            judge(&hints, &[("a", Some("0"))], &[], 0),
+            ["again"],
+            "notified before the tag was written"
+        );
+        assert_eq!(judge(&hints, &[("a", None)], &[], 100), ["again"], "slow storage");
+        assert_eq!(judge(&hints, &[("a", Some("0"))], &[], 1000), ["given up"]);
+    }
+
+    #[test]
+    fn an_older_push_waits_shortly_for_tags_written_in_another_order() {
+        let hints = [push("a", "1", 0), push("a", "2", 1)];
+        assert_eq!(judge(&hints, &[("a", Some("2"))], &[], 1), ["again", "done"]);
+        assert_eq!(judge(&hints, &[("a", Some("2"))], &[], 10), ["done", "done"]);
+        assert_eq!(
+            judge(&hints, &[("a", Some("1"))], &[], 10),
+            ["done", "again"],
+            "an older push explains nothing"
+        );
+    }
+
+    #[test]
+    fn a_removal_is_done_when_the_registry_confirms_it() {
+        let digest = Digest::of(b"1");
+        let by_digest = [hint(Action::Delete, Target::Digest(digest), 0)];
+        assert_eq!(judge(&by_digest, &[], &[("1", false)], 0), ["done"]);
+        assert_eq!(judge(&by_digest, &[], &[("1", true)], 0), ["again"]);
+        assert_eq!(judge(&by_digest, &[], &[("1", true)], 100), ["given up"]);
+        let by_tag = [hint(Action::Delete, Target::Tag(tag("a"), None), 0)];
+        assert_eq!(judge(&by_tag, &[("a", None)], &[], 0), ["done"]);
+        assert_eq!(judge(&by_tag, &[("a", Some("1"))], &[], 0), ["again"]);
+    }
+
+    #[test]
+    fn a_removal_explains_an_older_push() {
+        let hints = [push("a", "1", 0), hint(Action::Delete, Target::Tag(tag("a"), None), 1)];
+        assert_eq!(judge(&hints, &[("a", None)], &[], 5), ["done", "done"]);
+    }
+}

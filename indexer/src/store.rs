@@ -1,0 +1,84 @@
+//! The only SQL that writes.
+//!
+//! A [`WriteStore`] is opened with a [`WriterLease`]: every one of its transactions proves at its end, in the database,
+//! that the lease's epoch is still the writer's. Taking work into the queue needs no lease and has its own narrow
+//! [`QueueStore`].
+
+mod apply;
+mod content;
+mod exclusion;
+mod lease;
+mod migrate;
+mod queue;
+mod request;
+mod revision;
+mod stored;
+
+use flagstate_common::store::{Pool, StoreError};
+use thiserror::Error;
+
+pub use exclusion::Exclusion;
+pub use lease::{Acquired, LeaseError, LeaseStore, ScanProgress, WriterLease};
+pub use migrate::{MigrateError, grant_read, migrate};
+pub use queue::{Arrival, QueueStatus, QueueStore, Settlement, WorkItem};
+pub use request::{RequestStore, ScanRequest};
+pub use stored::Which;
+
+/// Why something could not be written.
+#[derive(Debug, Error)]
+pub enum WriteError {
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Another process is the writer now; nothing was written.
+    #[error("this process is no longer the writer: epoch {epoch} has passed")]
+    Fenced {
+        /// The epoch that this process wrote with.
+        epoch: i64,
+    },
+    /// The work in the queue cannot be read back.
+    #[error("the queue holds what this release cannot read, for repository {repository:?}: {detail}")]
+    UnreadableWork {
+        /// The row's repository.
+        repository: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+}
+
+impl WriteError {
+    /// Whether the same call may succeed if it is made again.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_retryable(),
+            Self::Fenced { .. } | Self::UnreadableWork { .. } => false,
+        }
+    }
+}
+
+impl From<diesel::result::Error> for WriteError {
+    fn from(error: diesel::result::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Writes the index, as long as its lease is the writer's.
+#[derive(Clone)]
+pub struct WriteStore {
+    pool: Pool,
+    lease: WriterLease,
+    index_depth: usize,
+}
+
+impl WriteStore {
+    /// A store that writes under `lease`, and follows image indexes `index_depth` levels down.
+    #[must_use]
+    pub fn open(pool: Pool, lease: WriterLease, index_depth: usize) -> Self {
+        Self {
+            pool,
+            lease,
+            index_depth,
+        }
+    }
+}

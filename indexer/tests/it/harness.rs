@@ -1,0 +1,135 @@
+//! One indexer inside the test process: database, registry, `/events` and the writer's loop.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::{App, HttpServer, web};
+use flagstate_common::config::{Config, Service};
+use flagstate_common::metrics::LimitHits;
+use flagstate_common::store::Pool;
+use flagstate_indexer::leader::Leader;
+use flagstate_indexer::metrics::IndexerMetrics;
+use flagstate_indexer::registry::{RegistryClient, RegistryMetrics};
+use flagstate_indexer::store::QueueStore;
+use flagstate_indexer::webhook::auth::Tokens;
+use flagstate_indexer::webhook::handler::Webhook;
+use flagstate_indexer::webhook::{self, intake::Intake};
+use flagstate_test_support::postgres::TestDatabase;
+use flagstate_test_support::registry_contents::RegistryContents;
+use prometheus::Registry;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+pub const TOKEN: &str = "a token for tests";
+
+/// A listener whose address is known before anything answers there.
+pub fn listener() -> (TcpListener, Url) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/events", listener.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    (listener, url)
+}
+
+/// What the test says about the configuration, beside registry, token and database.
+pub fn config(registry: &Url, database: &TestDatabase, yaml: &str) -> Config {
+    let base = format!(
+        "registry: {{url: '{registry}'}}\nevents: {{token: '{TOKEN}'}}\ndatabase: {{postgres: {{url: '{}'}}}}\n{yaml}",
+        database.url()
+    );
+    Config::from_sources(&base, [], Service::Indexer).unwrap()
+}
+
+/// A running indexer; it stops when [`Indexer::stop`] is called, or dies with the value.
+pub struct Indexer {
+    pub metrics: Registry,
+    cancel: CancellationToken,
+    leader: JoinHandle<()>,
+}
+
+impl Indexer {
+    pub fn start(config: Config, events: TcpListener) -> Self {
+        let config = Arc::new(config);
+        let metrics = Registry::new();
+        let pool = Pool::new(&config.database.postgres.url.expose());
+        let client_metrics = RegistryMetrics::new(&metrics, |_| {}).unwrap();
+        let client = RegistryClient::new(&config.registry, &config.limits, client_metrics).unwrap();
+        let indexer_metrics = Arc::new(IndexerMetrics::new(&metrics, LimitHits).unwrap());
+        let wake = Arc::new(Notify::new());
+        let webhook = web::Data::new(Webhook {
+            tokens: Tokens::new(&config.events),
+            intake: Intake::start(QueueStore::new(pool.clone()), wake.clone()),
+            filter: config.registry.repositories.clone(),
+            limit: config.limits.notification,
+            metrics: indexer_metrics.clone(),
+        });
+        let server = HttpServer::new(move || App::new().app_data(webhook.clone()).configure(webhook::routes))
+            .workers(1)
+            .disable_signals()
+            .listen(events)
+            .unwrap()
+            .run();
+        tokio::spawn(server);
+        let leader = Leader::new(pool, client, config, "test".to_owned(), wake, indexer_metrics);
+        let cancel = CancellationToken::new();
+        let cancelled = cancel.clone();
+        let leader = tokio::spawn(async move { leader.run(false, &cancelled).await.unwrap() });
+        Self {
+            metrics,
+            cancel,
+            leader,
+        }
+    }
+
+    pub async fn stop(self) {
+        self.cancel.cancel();
+        self.leader.await.unwrap();
+    }
+
+    /// The sum of a counter over all its labels, or of those that have this label value.
+    pub fn count(&self, name: &str, label: Option<&str>) -> u64 {
+        let families = self.metrics.gather();
+        let metrics = families
+            .iter()
+            .filter(|family| family.name() == name)
+            .flat_map(|family| family.get_metric());
+        let chosen = metrics
+            .filter(|metric| label.is_none_or(|label| metric.get_label().iter().any(|pair| pair.value() == label)));
+        chosen.map(|metric| metric.get_counter().get_value() as u64).sum()
+    }
+}
+
+/// What the index holds now.
+pub async fn index_contents(database: &TestDatabase) -> RegistryContents {
+    let client = database.client().await.unwrap();
+    let rows = client
+        .query(
+            "SELECT r.name, t.name, encode(substr(m.digest, 2), 'hex')
+             FROM tag t JOIN repository r ON r.id = repository_id JOIN manifest m ON m.id = manifest_id
+             WHERE to_n IS NULL",
+            &[],
+        )
+        .await
+        .unwrap();
+    let mut contents = RegistryContents::default();
+    for row in rows {
+        contents.insert(row.get(0), row.get(1), &format!("sha256:{}", row.get::<_, String>(2)));
+    }
+    contents
+}
+
+/// Waits until `holds` says yes; panics with what it said last after a minute.
+pub async fn until<T: std::fmt::Debug>(what: &str, mut holds: impl AsyncFnMut() -> Result<(), T>) {
+    let mut last = None;
+    for _ in 0..6000 {
+        match holds().await {
+            Ok(()) => return,
+            Err(state) => last = Some(state),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within a minute: {what}; last: {last:?}");
+}

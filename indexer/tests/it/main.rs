@@ -1,0 +1,11 @@
+//! The indexer against real PostgreSQL and real or hostile registries.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests may be blunt"
+)]
+
+mod events;
+mod harness;
+mod scan;
