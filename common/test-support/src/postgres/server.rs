@@ -27,7 +27,7 @@ pub struct ServerUrl {
 }
 
 impl ServerUrl {
-    /// Reads what [`ServerUrl::to_string`] wrote.
+    /// Reads the text form.
     ///
     /// # Errors
     /// When the text is not `postgres://postgres:<password>@<host>:<port>`.
