@@ -23,11 +23,3 @@ impl StoreError {
         false
     }
 }
-
-impl StoreError {
-    /// Stand-in.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Connection(_))
-    }
-}
