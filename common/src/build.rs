@@ -1,5 +1,7 @@
 //! Which build this is: what `--version` prints and `flagstate_build_info` carries.
 
+use std::sync::LazyLock;
+
 /// Version of the release.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -17,8 +19,9 @@ pub const BUILT: &str = match option_env!("FLAGSTATE_BUILD_TIME") {
 
 /// All three on one line, for `--version`.
 #[must_use]
-pub fn long_version() -> String {
-    format!("{VERSION} (commit {COMMIT}, built {BUILT})")
+pub fn long_version() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| format!("{VERSION} (commit {COMMIT}, built {BUILT})"));
+    &TEXT
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod config;
 pub mod digest;
 pub mod document;
 pub mod glob;
+pub mod healthcheck;
 pub mod image;
 pub mod media_type;
 pub mod metrics;

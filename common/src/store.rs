@@ -5,4 +5,4 @@ pub mod pool;
 pub mod read;
 mod rows;
 pub use error::StoreError;
-pub use pool::Pool;
+pub use pool::{Pool, PoolOptions};

@@ -4,6 +4,7 @@
 //! with what is stored and writes the difference as one revision ([`scan`], [`store`]). One process of many writes at a
 //! time.
 
+pub mod app;
 pub mod leader;
 pub mod metrics;
 pub mod registry;

@@ -26,3 +26,21 @@ impl Pool {
             .map_err(|error| StoreError::Connection(error.to_string()))
     }
 }
+
+/// Stand-in.
+pub struct PoolOptions {
+    /// Stand-in.
+    pub application_name: &'static str,
+    /// Stand-in.
+    pub statement_timeout: Option<std::time::Duration>,
+    /// Stand-in.
+    pub read_only: bool,
+    /// Stand-in.
+    pub acquire_timeout: std::time::Duration,
+}
+impl Pool {
+    /// Stand-in.
+    pub fn open(p: &crate::config::Postgres, _: &PoolOptions) -> Result<Self, StoreError> {
+        Ok(Self::new(&p.url.expose()))
+    }
+}

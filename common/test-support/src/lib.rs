@@ -5,6 +5,7 @@
 
 pub mod docker_registry;
 pub mod environment;
+pub mod fake_registry;
 pub mod http;
 pub mod images;
 pub mod model;

@@ -129,7 +129,7 @@ impl Registry {
     }
 
     fn leaves_below(&self, image_index: &Digest, above: &[Digest]) -> Vec<Leaf> {
-        let via = [above, &[image_index.clone()]].concat();
+        let via = [above, std::slice::from_ref(image_index)].concat();
         let mut leaves = Vec::new();
         let Some(Content::ImageIndex { members }) = self.manifests.get(image_index).map(|manifest| &manifest.content)
         else {

@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use flagstate_common::annotations::Annotations;
 use flagstate_common::digest::Digest;
+use flagstate_common::repository_name::RepositoryName;
 use flagstate_common::terms::Term;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Transaction};
 
 use crate::model::{Content, Manifest, Registry};
 
@@ -54,12 +55,7 @@ pub async fn seed(client: &mut Client, registry: &Registry) -> Result<()> {
     Ok(())
 }
 
-async fn write_manifest(
-    client: &tokio_postgres::Transaction<'_>,
-    id: i64,
-    digest: &Digest,
-    manifest: &Manifest,
-) -> Result<()> {
+async fn write_manifest(client: &Transaction<'_>, id: i64, digest: &Digest, manifest: &Manifest) -> Result<()> {
     let untold = String::new();
     let no_labels = Annotations::new();
     let (kind, os, architecture, labels) = match &manifest.content {
@@ -101,7 +97,7 @@ async fn write_manifest(
 }
 
 async fn write_leaves(
-    client: &tokio_postgres::Transaction<'_>,
+    client: &Transaction<'_>,
     registry: &Registry,
     ids: &BTreeMap<&Digest, i64>,
     image_index: &Digest,
@@ -133,7 +129,7 @@ async fn write_leaves(
     Ok(())
 }
 
-async fn write_revisions(client: &tokio_postgres::Transaction<'_>, registry: &Registry) -> Result<()> {
+async fn write_revisions(client: &Transaction<'_>, registry: &Registry) -> Result<()> {
     for (time, n) in registry.times.iter().zip(0_i64..).skip(1) {
         client
             .execute(
@@ -155,10 +151,7 @@ async fn write_revisions(client: &tokio_postgres::Transaction<'_>, registry: &Re
 }
 
 /// From which revision to which each tag of a repository pointed where.
-fn stays(
-    registry: &Registry,
-    name: &flagstate_common::repository_name::RepositoryName,
-) -> Vec<(String, Digest, i64, Option<i64>)> {
+fn stays(registry: &Registry, name: &RepositoryName) -> Vec<(String, Digest, i64, Option<i64>)> {
     let mut ended = Vec::new();
     let mut present: BTreeMap<String, (Digest, i64)> = BTreeMap::new();
     for (state, n) in registry.states.iter().zip(0_i64..) {
@@ -170,7 +163,7 @@ fn stays(
             .collect();
         let (stay, end): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut present)
             .into_iter()
-            .partition(|(tag, (digest, _))| now.get(tag) == Some(&&*digest));
+            .partition(|(tag, (digest, _))| now.get(tag).is_some_and(|now| *now == digest));
         ended.extend(
             end.into_iter()
                 .map(|(tag, (digest, from))| (tag, digest, from, Some(n))),

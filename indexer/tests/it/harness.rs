@@ -23,10 +23,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-pub const TOKEN: &str = "a token for tests";
+pub(crate) const TOKEN: &str = "a token for tests";
 
 /// A listener whose address is known before anything answers there.
-pub fn listener() -> (TcpListener, Url) {
+pub(crate) fn listener() -> (TcpListener, Url) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/events", listener.local_addr().unwrap())
         .parse()
@@ -35,7 +35,7 @@ pub fn listener() -> (TcpListener, Url) {
 }
 
 /// What the test says about the configuration, beside registry, token and database.
-pub fn config(registry: &Url, database: &TestDatabase, yaml: &str) -> Config {
+pub(crate) fn config(registry: &Url, database: &TestDatabase, yaml: &str) -> Config {
     let base = format!(
         "registry: {{url: '{registry}'}}\nevents: {{token: '{TOKEN}'}}\ndatabase: {{postgres: {{url: '{}'}}}}\n{yaml}",
         database.url()
@@ -44,20 +44,20 @@ pub fn config(registry: &Url, database: &TestDatabase, yaml: &str) -> Config {
 }
 
 /// A running indexer; it stops when [`Indexer::stop`] is called, or dies with the value.
-pub struct Indexer {
-    pub metrics: Registry,
+pub(crate) struct Indexer {
+    pub(crate) metrics: Registry,
     cancel: CancellationToken,
     leader: JoinHandle<()>,
 }
 
 impl Indexer {
-    pub fn start(config: Config, events: TcpListener) -> Self {
+    pub(crate) fn start(config: Config, events: TcpListener) -> Self {
         let config = Arc::new(config);
         let metrics = Registry::new();
         let pool = Pool::new(&config.database.postgres.url.expose());
         let client_metrics = RegistryMetrics::new(&metrics, |_| {}).unwrap();
         let client = RegistryClient::new(&config.registry, &config.limits, client_metrics).unwrap();
-        let indexer_metrics = Arc::new(IndexerMetrics::new(&metrics, LimitHits).unwrap());
+        let indexer_metrics = Arc::new(IndexerMetrics::new(&metrics, LimitHits::register(&metrics).unwrap()).unwrap());
         let wake = Arc::new(Notify::new());
         let webhook = web::Data::new(Webhook {
             tokens: Tokens::new(&config.events),
@@ -84,13 +84,13 @@ impl Indexer {
         }
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.cancel.cancel();
         self.leader.await.unwrap();
     }
 
     /// The sum of a counter over all its labels, or of those that have this label value.
-    pub fn count(&self, name: &str, label: Option<&str>) -> u64 {
+    pub(crate) fn count(&self, name: &str, label: Option<&str>) -> u64 {
         let families = self.metrics.gather();
         let metrics = families
             .iter()
@@ -103,7 +103,7 @@ impl Indexer {
 }
 
 /// What the index holds now.
-pub async fn index_contents(database: &TestDatabase) -> RegistryContents {
+pub(crate) async fn index_contents(database: &TestDatabase) -> RegistryContents {
     let client = database.client().await.unwrap();
     let rows = client
         .query(
@@ -122,7 +122,7 @@ pub async fn index_contents(database: &TestDatabase) -> RegistryContents {
 }
 
 /// Waits until `holds` says yes; panics with what it said last after a minute.
-pub async fn until<T: std::fmt::Debug>(what: &str, mut holds: impl AsyncFnMut() -> Result<(), T>) {
+pub(crate) async fn until<T: std::fmt::Debug>(what: &str, mut holds: impl AsyncFnMut() -> Result<(), T>) {
     let mut last = None;
     for _ in 0..6000 {
         match holds().await {

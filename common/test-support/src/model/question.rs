@@ -51,7 +51,7 @@ pub fn ask(registry: &Registry, number: u64) -> Question {
         parameters: Vec::new(),
         operators: Vec::new(),
     };
-    let past = (number % 4 != 0).then(|| asking.about_the_past(&mut rng, registry, number));
+    let past = (!number.is_multiple_of(4)).then(|| asking.about_the_past(&mut rng, registry, number));
     let state = &registry.states[past.unwrap_or(registry.newest())];
     let views: Vec<View> = registry
         .tagged(state)
