@@ -36,9 +36,9 @@ fn contains(value: &Value, test: &Value) -> bool {
         (Value::Object(value), Value::Object(test)) => test
             .iter()
             .all(|(key, test)| value.get(key).is_some_and(|value| contains(value, test))),
-        (Value::Array(value), Value::Array(test)) => test
-            .iter()
-            .all(|test| value.iter().any(|value| contains(value, test))),
+        (Value::Array(value), Value::Array(test)) => {
+            test.iter().all(|test| value.iter().any(|value| contains(value, test)))
+        }
         (Value::Number(value), Value::Number(test)) => equals(value, test),
         (value, test) => value == test,
     }
@@ -46,8 +46,7 @@ fn contains(value: &Value, test: &Value) -> bool {
 
 /// Integers exactly, else as floating point.
 fn equals(one: &Number, other: &Number) -> bool {
-    one == other
-        || ((one.is_f64() || other.is_f64()) && one.as_f64() == other.as_f64())
+    one == other || ((one.is_f64() || other.is_f64()) && one.as_f64() == other.as_f64())
 }
 
 #[cfg(test)]
@@ -71,7 +70,10 @@ mod tests {
             (json!(true), json!(true)),
             (json!(1), json!(1.0)),
             (json!(1.5), json!(1.5)),
-            (json!(18_446_744_073_709_551_615_u64), json!(18_446_744_073_709_551_615_u64)),
+            (
+                json!(18_446_744_073_709_551_615_u64),
+                json!(18_446_744_073_709_551_615_u64),
+            ),
             (json!(-3), json!(-3)),
         ] {
             assert!(contains(&value, &test), "{value} {test}");
@@ -108,8 +110,7 @@ mod tests {
             ("not-contains", json!([1]), false),
             ("not-contains", json!([2]), true),
         ] {
-            let assertion: Assertion =
-                serde_json::from_value(json!({"Type": kind, "Test": test})).expect("assertion");
+            let assertion: Assertion = serde_json::from_value(json!({"Type": kind, "Test": test})).expect("assertion");
             assert_eq!(assertion.holds(&json!([1])), expected, "{kind} {test}");
         }
     }

@@ -25,11 +25,9 @@ pub(crate) use content_coding::{AcceptedCodings, Coding, Encoder};
 pub(crate) const MAX_WHOLE_BODY: usize = 8 * 1024 * 1024;
 
 /// `Cache-Control: no-store`, of errors and of everything that is not for caches.
-pub(crate) const NO_STORE: (HeaderName, HeaderValue) =
-    (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+pub(crate) const NO_STORE: (HeaderName, HeaderValue) = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 
-const VARY: (HeaderName, HeaderValue) =
-    (header::VARY, HeaderValue::from_static("accept-encoding"));
+const VARY: (HeaderName, HeaderValue) = (header::VARY, HeaderValue::from_static("accept-encoding"));
 
 /// What `Cache-Control` says about an answer.
 #[derive(Clone, Debug)]
@@ -84,11 +82,7 @@ pub(crate) enum Represented<I> {
     /// At most [`MAX_WHOLE_BODY`] bytes, before encoding.
     Whole(Representation),
     /// More than that: its beginning, the pieces that follow, and the coding that is asked for.
-    Long {
-        start: Vec<u8>,
-        rest: I,
-        coding: Coding,
-    },
+    Long { start: Vec<u8>, rest: I, coding: Coding },
 }
 
 /// Puts a document's pieces together and encodes it, unless it is too long for that.
@@ -132,10 +126,7 @@ impl Representation {
     ///
     /// Both carry what a cache needs to refresh the record it holds.
     pub(crate) fn respond(&self, request: &HeaderMap, policy: &CachePolicy) -> HttpResponse {
-        let held = if_none_match::names(
-            lines(request, &header::IF_NONE_MATCH),
-            &self.entity_tag,
-        );
+        let held = if_none_match::names(lines(request, &header::IF_NONE_MATCH), &self.entity_tag);
         let mut response = if held {
             HttpResponse::NotModified()
         } else {
@@ -158,10 +149,7 @@ pub(crate) fn respond_long<S>(coding: Coding, body: S) -> HttpResponse
 where
     S: Stream<Item = io::Result<Bytes>> + 'static,
 {
-    ok(coding)
-        .insert_header(NO_STORE)
-        .insert_header(VARY)
-        .streaming(body)
+    ok(coding).insert_header(NO_STORE).insert_header(VARY).streaming(body)
 }
 
 /// The codings that a request accepts.
@@ -245,7 +233,10 @@ mod tests {
             assert!(fresh.headers().contains_key(&name), "{name}");
             assert_eq!(fresh.headers().get(&name), held.headers().get(&name), "{name}");
         }
-        assert_eq!(fresh.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes), Some(&b"gzip"[..]));
+        assert_eq!(
+            fresh.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes),
+            Some(&b"gzip"[..])
+        );
         assert!(!held.headers().contains_key(header::CONTENT_ENCODING));
     }
 
@@ -259,7 +250,8 @@ mod tests {
     #[test]
     fn documents_up_to_eight_mebibytes_are_whole() {
         assert_eq!(whole(MAX_WHOLE_BODY, "").body.len(), MAX_WHOLE_BODY);
-        let Ok(Represented::Long { start, rest, coding }) = represent(pieces(MAX_WHOLE_BODY + 1), codings("gzip")) else {
+        let Ok(Represented::Long { start, rest, coding }) = represent(pieces(MAX_WHOLE_BODY + 1), codings("gzip"))
+        else {
             panic!("one byte more is long");
         };
         assert_eq!(coding, Coding::Gzip);

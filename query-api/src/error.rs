@@ -4,11 +4,11 @@
 //! the id of the request; the log has the rest under that id. No SQL, path or secret is in either of the two texts that
 //! a client can see: the fixed ones here, and the `Display` of errors about the client's own request.
 
-use actix_web::http::{StatusCode, header};
 use actix_web::error::BlockingError;
+use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, ResponseError};
 use flagstate_common::search_query::QueryError;
-use flagstate_common::store::error::StoreError;
+use flagstate_common::store::StoreError;
 use flagstate_common::store::read::ReadError;
 use serde::Serialize;
 use thiserror::Error;
@@ -84,7 +84,7 @@ impl ApiError {
             Self::Freshness(error) => freshness_face(error),
             Self::Represent(RepresentError::Serialise(_) | RepresentError::Encode(_)) => INTERNAL,
             Self::Assert(error) => match error {
-                RequestError::Timeout => face(StatusCode::BAD_REQUEST, "timeout", "The timeout is not valid"),
+                RequestError::Timeout => face(StatusCode::BAD_REQUEST, "wait", "The timeout is not valid"),
                 RequestError::Body(_) => face(StatusCode::BAD_REQUEST, "body", "The body is not valid"),
                 RequestError::Incomplete => face(StatusCode::BAD_REQUEST, "body", "The body did not arrive"),
                 RequestError::TooLarge => face(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
@@ -111,18 +111,13 @@ impl ApiError {
     pub(crate) fn limit(&self) -> Option<&'static str> {
         match self {
             Self::Query(error) => error.limit(),
-            Self::Assert(RequestError::TooLarge) => Some("assert_body"),
             _ => None,
         }
     }
 
     /// The answer: problem details with the request's id.
     pub(crate) fn respond(&self, request_id: RequestId) -> HttpResponse {
-        let Face {
-            status,
-            kind,
-            title,
-        } = self.face();
+        let Face { status, kind, title } = self.face();
         let detail = if status.is_server_error() {
             SERVER_DETAIL.to_owned()
         } else {
@@ -136,15 +131,13 @@ impl ApiError {
         if let Self::MethodNotAllowed { allowed } = self {
             response.insert_header((header::ALLOW, *allowed));
         }
-        response
-            .content_type("application/problem+json")
-            .json(Problem {
-                kind: format!("urn:flagstate:problem:{kind}"),
-                title,
-                status: status.as_u16(),
-                detail,
-                request_id: request_id.to_string(),
-            })
+        response.content_type("application/problem+json").json(Problem {
+            kind: format!("urn:flagstate:problem:{kind}"),
+            title,
+            status: status.as_u16(),
+            detail,
+            request_id: request_id.to_string(),
+        })
     }
 }
 
@@ -157,22 +150,46 @@ impl ResponseError for ApiError {
 
 fn freshness_face(error: &FreshnessError) -> Face {
     match error {
-        FreshnessError::Malformed(_) => face(StatusCode::BAD_REQUEST, "min-revision", "The demanded revision is not valid"),
+        FreshnessError::Malformed(_) => face(
+            StatusCode::BAD_REQUEST,
+            "min-revision",
+            "The demanded revision is not valid",
+        ),
         FreshnessError::OtherEra { .. } => face(StatusCode::GONE, "other-era", "The revision is of another era"),
-        FreshnessError::Behind { .. } => face(StatusCode::SERVICE_UNAVAILABLE, "behind", "The index is not that far yet"),
-        FreshnessError::Read(ReadError::AsOfFuture) => face(StatusCode::BAD_REQUEST, "future", "as_of is in the future"),
-        FreshnessError::Read(ReadError::AsOfGone { .. }) => face(StatusCode::GONE, "gone", "as_of is before the kept history"),
-        FreshnessError::Read(ReadError::OtherEra { .. }) => face(StatusCode::GONE, "other-era", "The revision is of another era"),
+        FreshnessError::Behind { .. } => face(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "behind",
+            "The index is not that far yet",
+        ),
+        FreshnessError::Read(ReadError::AsOfFuture) => {
+            face(StatusCode::BAD_REQUEST, "future", "as_of is in the future")
+        }
+        FreshnessError::Read(ReadError::AsOfGone { .. }) => {
+            face(StatusCode::GONE, "gone", "as_of is before the kept history")
+        }
+        FreshnessError::Read(ReadError::OtherEra { .. }) => {
+            face(StatusCode::GONE, "other-era", "The revision is of another era")
+        }
         FreshnessError::Read(ReadError::Store(error)) => store_face(error),
     }
 }
 
-/// What passes by itself is 503, so that caches go on with what they have and clients come back.
+/// A database that is out of reach or out of breath is 503, so that caches go on with what they have and clients come
+/// back; one that answers and refuses is our fault.
 fn store_face(error: &StoreError) -> Face {
-    if error.is_retryable() {
-        face(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The index cannot be read at the moment")
-    } else {
-        INTERNAL
+    match error {
+        StoreError::Busy { .. } => face(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many requests at once"),
+        StoreError::Timeout { .. } => face(StatusCode::SERVICE_UNAVAILABLE, "timeout", "The query takes too long"),
+        StoreError::Connection { .. }
+        | StoreError::Disconnected { .. }
+        | StoreError::LostRace { .. }
+        | StoreError::Exhausted { .. }
+        | StoreError::ReadOnly { .. } => face(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "The index cannot be read at the moment",
+        ),
+        StoreError::Refused { .. } | StoreError::Corrupt { .. } => INTERNAL,
     }
 }
 
@@ -185,11 +202,7 @@ const INTERNAL: Face = Face {
 const SERVER_DETAIL: &str = "This is not about your request. The service's log has more under the request id.";
 
 fn face(status: StatusCode, kind: &'static str, title: &'static str) -> Face {
-    Face {
-        status,
-        kind,
-        title,
-    }
+    Face { status, kind, title }
 }
 
 /// The members of RFC 9457, 3.1, and one of ours.

@@ -62,10 +62,9 @@ pub(crate) async fn exchange(
         ),
         Err(response) => (metrics::route(None), response),
     };
-    response.headers_mut().insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let exchange = Exchange {
         route,
         method: metrics::method(&method),
@@ -90,11 +89,7 @@ pub(crate) async fn exchange(
 }
 
 /// Puts problem details in the place of an error's own response.
-fn explain_failure(
-    response: ServiceResponse<BoxBody>,
-    id: RequestId,
-    metrics: &Metrics,
-) -> ServiceResponse<BoxBody> {
+fn explain_failure(response: ServiceResponse<BoxBody>, id: RequestId, metrics: &Metrics) -> ServiceResponse<BoxBody> {
     let Some(error) = response.response().error() else {
         return response;
     };
@@ -195,7 +190,10 @@ mod tests {
             assert_eq!(header(header::CONTENT_TYPE), Some("application/problem+json"), "{path}");
             assert_eq!(header(header::CACHE_CONTROL), Some("no-store"), "{path}");
             assert_eq!(header(header::X_CONTENT_TYPE_OPTIONS), Some("nosniff"), "{path}");
-            assert_eq!(header(header::RETRY_AFTER).is_some(), status == StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(
+                header(header::RETRY_AFTER).is_some(),
+                status == StatusCode::SERVICE_UNAVAILABLE
+            );
             assert_eq!(problem["status"], status.as_u16(), "{path}");
             assert_eq!(problem["request_id"].as_str().map(str::len), Some(32), "{path}");
             for member in ["type", "title", "detail"] {

@@ -9,8 +9,8 @@ use std::future::Future;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::HttpResponse;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use flagstate_common::image::RepositoryImages;
 use flagstate_common::revision::{ParseRevisionError, Revision};
 use flagstate_common::search_query::{AsOf, SearchQuery};
@@ -123,11 +123,7 @@ impl FreshReader {
     ///
     /// # Errors
     /// [`FreshnessError::Read`]
-    pub(crate) async fn changes_after(
-        &self,
-        seen: Revision,
-        deadline: Instant,
-    ) -> Result<bool, FreshnessError> {
+    pub(crate) async fn changes_after(&self, seen: Revision, deadline: Instant) -> Result<bool, FreshnessError> {
         while Instant::now() < deadline {
             tokio::time::sleep_until(deadline.min(Instant::now() + CHANGE_INTERVAL)).await;
             if self.store.revision().await.map_err(ReadError::from)? > seen {
@@ -225,21 +221,26 @@ impl Floor {
     fn judge(self, present: Revision) -> Result<(), Shortfall> {
         if let Some(demanded) = self.demanded {
             // An era that an answer has shown to be over stays over, whatever a lagging standby says.
-            let newest_era = self.answered.map_or(present.era, |answered| answered.era.max(present.era));
+            let newest_era = self
+                .answered
+                .map_or(present.era, |answered| answered.era.max(present.era));
             if demanded.era < newest_era {
                 return Err(Shortfall::PastEra { demanded });
             }
         }
         match self {
-            Self { answered: Some(answered), .. } if present < answered => {
-                Err(Shortfall::Regressed { answered })
-            }
-            Self { demanded: Some(demanded), .. } if present.era < demanded.era => {
-                Err(Shortfall::FutureEra { demanded })
-            }
-            Self { demanded: Some(demanded), .. } if present < demanded => {
-                Err(Shortfall::Early { demanded })
-            }
+            Self {
+                answered: Some(answered),
+                ..
+            } if present < answered => Err(Shortfall::Regressed { answered }),
+            Self {
+                demanded: Some(demanded),
+                ..
+            } if present.era < demanded.era => Err(Shortfall::FutureEra { demanded }),
+            Self {
+                demanded: Some(demanded),
+                ..
+            } if present < demanded => Err(Shortfall::Early { demanded }),
             Self { .. } => Ok(()),
         }
     }
@@ -255,9 +256,7 @@ impl Shortfall {
             Self::Regressed { answered: wanted } | Self::Early { demanded: wanted } => {
                 FreshnessError::Behind { wanted, present }
             }
-            Self::PastEra { demanded } | Self::FutureEra { demanded } => {
-                FreshnessError::OtherEra { demanded, present }
-            }
+            Self::PastEra { demanded } | Self::FutureEra { demanded } => FreshnessError::OtherEra { demanded, present },
         }
     }
 }
@@ -284,12 +283,47 @@ mod tests {
             (Some(answered), None, "1.9", Err(Regressed { answered })),
             (None, Some("2.5"), "2.5", Ok(())),
             (None, Some("2.5"), "2.9", Ok(())),
-            (None, Some("2.5"), "2.4", Err(Early { demanded: revision("2.5") })),
-            (None, Some("2.5"), "3.9", Err(PastEra { demanded: revision("2.5") })),
-            (None, Some("2.5"), "1.9", Err(FutureEra { demanded: revision("2.5") })),
+            (
+                None,
+                Some("2.5"),
+                "2.4",
+                Err(Early {
+                    demanded: revision("2.5"),
+                }),
+            ),
+            (
+                None,
+                Some("2.5"),
+                "3.9",
+                Err(PastEra {
+                    demanded: revision("2.5"),
+                }),
+            ),
+            (
+                None,
+                Some("2.5"),
+                "1.9",
+                Err(FutureEra {
+                    demanded: revision("2.5"),
+                }),
+            ),
             (Some(answered), Some("2.4"), "2.4", Err(Regressed { answered })),
-            (Some(answered), Some("1.4"), "1.4", Err(PastEra { demanded: revision("1.4") })),
-            (Some(answered), Some("2.7"), "2.6", Err(Early { demanded: revision("2.7") })),
+            (
+                Some(answered),
+                Some("1.4"),
+                "1.4",
+                Err(PastEra {
+                    demanded: revision("1.4"),
+                }),
+            ),
+            (
+                Some(answered),
+                Some("2.7"),
+                "2.6",
+                Err(Early {
+                    demanded: revision("2.7"),
+                }),
+            ),
         ] {
             let floor = Floor {
                 answered,
@@ -320,11 +354,7 @@ mod tests {
     }
 
     /// A database whose every look and read shows the next of these states, and the last one for ever.
-    async fn read_from(
-        newest: &Newest,
-        demanded: Option<&str>,
-        states: &[&str],
-    ) -> Result<Revision, FreshnessError> {
+    async fn read_from(newest: &Newest, demanded: Option<&str>, states: &[&str]) -> Result<Revision, FreshnessError> {
         let position = Cell::new(0);
         let next = || {
             let state = revision(states[position.get().min(states.len() - 1)]);

@@ -65,12 +65,14 @@ where
 {
     let mut encoder = Encoder::new(coding);
     for piece in pieces {
-        let encoded = piece
-            .map_err(io::Error::from)
-            .and_then(|piece| encoder.push(&piece));
+        let encoded = piece.map_err(io::Error::from).and_then(|piece| encoder.push(&piece));
         let goes_on = encoded.is_ok();
         let has_news = encoded.as_ref().map_or(true, |bytes| !bytes.is_empty());
-        let delivered = !has_news || deliver(encoded.map(|bytes| Chunk { bytes: bytes.into(), is_last: false }));
+        let delivered = !has_news
+            || deliver(encoded.map(|bytes| Chunk {
+                bytes: bytes.into(),
+                is_last: false,
+            }));
         if !delivered || !goes_on {
             return;
         }
@@ -118,7 +120,9 @@ mod tests {
         let turns = Arc::new(Semaphore::new(1));
         let broken = || serde_json::from_str::<()>("").expect_err("no JSON");
         let pieces = vec![Ok(b"start".to_vec()), Err(broken()), Ok(b"end".to_vec())];
-        let chunks: Vec<_> = send(pieces.into_iter(), Coding::Identity, permit(&turns).await).collect().await;
+        let chunks: Vec<_> = send(pieces.into_iter(), Coding::Identity, permit(&turns).await)
+            .collect()
+            .await;
         assert_eq!(chunks.len(), 2);
         assert_eq!(chunks[0].as_ref().expect("sent").as_ref(), b"start");
         assert!(chunks[1].is_err());

@@ -122,7 +122,10 @@ fn parse_quality(weight: &str) -> Option<u16> {
 }
 
 /// Encodes a body piece by piece.
-#[expect(clippy::large_enum_variant, reason = "one lives for one response, on the stack of one thread")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives for one response, on the stack of one thread"
+)]
 pub(crate) enum Encoder {
     Brotli(CompressorWriter<Vec<u8>>),
     Gzip(GzEncoder<Vec<u8>>),
@@ -253,17 +256,17 @@ mod tests {
             assert_eq!(encoded, encode(coding, &pieces), "{coding:?}");
             let mut decoded = Vec::new();
             match coding {
-                Coding::Brotli => {
-                    brotli::Decompressor::new(encoded.as_slice(), 4096).read_to_end(&mut decoded)
-                }
-                Coding::Gzip => {
-                    flate2::read::GzDecoder::new(encoded.as_slice()).read_to_end(&mut decoded)
-                }
+                Coding::Brotli => brotli::Decompressor::new(encoded.as_slice(), 4096).read_to_end(&mut decoded),
+                Coding::Gzip => flate2::read::GzDecoder::new(encoded.as_slice()).read_to_end(&mut decoded),
                 Coding::Identity => encoded.as_slice().read_to_end(&mut decoded),
             }
             .expect("well encoded");
             assert_eq!(decoded, text, "{coding:?}");
-            assert_eq!(encoded.len() < text.len() / 10, coding != Coding::Identity, "{coding:?}");
+            assert_eq!(
+                encoded.len() < text.len() / 10,
+                coding != Coding::Identity,
+                "{coding:?}"
+            );
         }
     }
 }

@@ -81,8 +81,7 @@ pub(super) async fn post(
     shared: web::Data<Shared>,
 ) -> Result<HttpResponse, ApiError> {
     let timeout = parse_timeout(request.query_string())?;
-    let body: RequestBody =
-        serde_json::from_slice(&read(payload).await?).map_err(RequestError::from)?;
+    let body: RequestBody = serde_json::from_slice(&read(payload).await?).map_err(RequestError::from)?;
     let query = SearchQuery::from_pairs(pairs(body.query), &shared.limits)?;
     let assertions = body.assertions.into();
     let _turn = shared.assertions.try_acquire()?;
@@ -104,8 +103,9 @@ async fn judge(
         let snapshot = shared.index.search(query, None).await?;
         let repositories = snapshot.value;
         let assertions = assertions.clone();
-        let verdict =
-            web::block(move || Verdict::new(&repositories, &assertions)).await?.map_err(RepresentError::from)?;
+        let verdict = web::block(move || Verdict::new(&repositories, &assertions))
+            .await?
+            .map_err(RepresentError::from)?;
         if verdict.success || !shared.index.changes_after(snapshot.revision, deadline).await? {
             let mut answer = match verdict.success {
                 true => HttpResponse::Ok(),
@@ -119,10 +119,7 @@ async fn judge(
 }
 
 impl Verdict {
-    fn new(
-        repositories: &[RepositoryImages],
-        assertions: &[Assertion],
-    ) -> Result<Self, serde_json::Error> {
+    fn new(repositories: &[RepositoryImages], assertions: &[Assertion]) -> Result<Self, serde_json::Error> {
         let results = wire::results(repositories)?;
         let failures: Vec<_> = assertions
             .iter()
@@ -201,10 +198,8 @@ mod tests {
 
     #[test]
     fn a_query_has_one_value_or_several() {
-        let body: RequestBody = serde_json::from_str(
-            r#"{"Query": {"tag": ["a", "b"], "os": "linux"}, "Assertions": []}"#,
-        )
-        .expect("valid");
+        let body: RequestBody =
+            serde_json::from_str(r#"{"Query": {"tag": ["a", "b"], "os": "linux"}, "Assertions": []}"#).expect("valid");
         let found: Vec<_> = pairs(body.query).collect();
         let expected = [("os", "linux"), ("tag", "a"), ("tag", "b")];
         assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));

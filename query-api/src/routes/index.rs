@@ -11,25 +11,15 @@ use crate::caching::{self, CachePolicy, Represented};
 use crate::error::ApiError;
 use crate::{freshness, long_body, wire};
 
-pub(super) async fn get_static(
-    request: HttpRequest,
-    shared: web::Data<Shared>,
-) -> Result<HttpResponse, ApiError> {
+pub(super) async fn get_static(request: HttpRequest, shared: web::Data<Shared>) -> Result<HttpResponse, ApiError> {
     answer(&request, &shared, &shared.public).await
 }
 
-pub(super) async fn get_dynamic(
-    request: HttpRequest,
-    shared: web::Data<Shared>,
-) -> Result<HttpResponse, ApiError> {
+pub(super) async fn get_dynamic(request: HttpRequest, shared: web::Data<Shared>) -> Result<HttpResponse, ApiError> {
     answer(&request, &shared, &CachePolicy::NoStore).await
 }
 
-async fn answer(
-    request: &HttpRequest,
-    shared: &Shared,
-    policy: &CachePolicy,
-) -> Result<HttpResponse, ApiError> {
+async fn answer(request: &HttpRequest, shared: &Shared, policy: &CachePolicy) -> Result<HttpResponse, ApiError> {
     let query = SearchQuery::parse_index(request.query_string(), &shared.limits)?;
     let demanded = freshness::demanded(request.headers())?;
     let snapshot = shared.index.search(&query, demanded).await?;
@@ -42,11 +32,7 @@ async fn answer(
         Represented::Long { coding, .. } if request.method() == Method::HEAD => {
             caching::respond_long(coding, futures::stream::empty())
         }
-        Represented::Long {
-            start,
-            rest,
-            coding,
-        } => {
+        Represented::Long { start, rest, coding } => {
             let turn = shared.long_bodies.clone().try_acquire_owned()?;
             let pieces = std::iter::once(Ok(start)).chain(rest);
             caching::respond_long(coding, long_body::send(pieces, coding, turn))
