@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::{Postgres, PostgresEnvironment};
 
 /// Where Debian's and most other packages put the server's socket.
-const SOCKET_FOLDER: &str = "/var/run/postgresql";
+pub(crate) const SOCKET_FOLDER: &str = "/var/run/postgresql";
 const DEFAULT_PORT: u16 = 5432;
 
 /// What is handed on to tokio-postgres as it stands.

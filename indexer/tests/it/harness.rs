@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix_web::{App, HttpServer, web};
 use flagstate_common::config::{Config, Service};
 use flagstate_common::metrics::LimitHits;
-use flagstate_common::store::Pool;
+use flagstate_common::store::{Pool, PoolOptions};
 use flagstate_indexer::leader::Leader;
 use flagstate_indexer::metrics::IndexerMetrics;
 use flagstate_indexer::registry::{RegistryClient, RegistryMetrics};
@@ -54,7 +54,7 @@ impl Indexer {
     pub(crate) fn start(config: Config, events: TcpListener) -> Self {
         let config = Arc::new(config);
         let metrics = Registry::new();
-        let pool = Pool::new(&config.database.postgres.url.expose());
+        let pool = Pool::open(&config.database.postgres, &PoolOptions::writer("test")).unwrap();
         let client_metrics = RegistryMetrics::new(&metrics, |_| {}).unwrap();
         let client = RegistryClient::new(&config.registry, &config.limits, client_metrics).unwrap();
         let indexer_metrics = Arc::new(IndexerMetrics::new(&metrics, LimitHits::register(&metrics).unwrap()).unwrap());
