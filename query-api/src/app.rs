@@ -157,7 +157,12 @@ impl App {
             public_handle.stop(true).await;
             admin_handle.stop(true).await;
         };
-        let ((), served) = tokio::join!(drain, async { tokio::try_join!(public, admin) });
+        let served = async { tokio::try_join!(public, admin) };
+        tokio::pin!(served);
+        let served = tokio::select! {
+            served = &mut served => served,
+            () = drain => served.await,
+        };
         watching.abort();
         pool.close();
         served?;
