@@ -96,7 +96,7 @@ impl Parts {
         let limit_hits = LimitHits::register(&registry)?;
         let pool = Pool::open(&config.database.postgres, &PoolOptions::writer("flagstate-indexer"))?;
         let metrics = Arc::new(IndexerMetrics::new(&registry, limit_hits.clone())?);
-        let client_metrics = RegistryMetrics::new(&registry, move |limit| limit_hits.hit(limit))?;
+        let client_metrics = RegistryMetrics::new(&registry, limit_hits)?;
         let client = RegistryClient::new(&config.registry, &config.limits, client_metrics)?;
         let wake = Arc::new(Notify::new());
         let leader = Leader::new(

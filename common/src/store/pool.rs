@@ -31,7 +31,7 @@ pub struct Pool {
 #[derive(Clone, Debug)]
 pub struct PoolOptions {
     /// Shown in `pg_stat_activity`.
-    pub application_name: String,
+    pub application_name: &'static str,
     /// Ceiling for one statement; `None` is none, whatever the role's default is.
     pub statement_timeout: Option<Duration>,
     /// Transactions can only read, and each query is planned for its own values.
@@ -43,9 +43,9 @@ pub struct PoolOptions {
 impl PoolOptions {
     /// For query-api: read-only, impatient.
     #[must_use]
-    pub fn reader(application_name: &str, statement_timeout: Duration) -> Self {
+    pub fn reader(application_name: &'static str, statement_timeout: Duration) -> Self {
         Self {
-            application_name: application_name.to_owned(),
+            application_name,
             statement_timeout: Some(statement_timeout),
             read_only: true,
             acquire_timeout: Duration::from_millis(500),
@@ -54,9 +54,9 @@ impl PoolOptions {
 
     /// For the indexer: bulk writes may take their time.
     #[must_use]
-    pub fn writer(application_name: &str) -> Self {
+    pub fn writer(application_name: &'static str) -> Self {
         Self {
-            application_name: application_name.to_owned(),
+            application_name,
             statement_timeout: None,
             read_only: false,
             acquire_timeout: Duration::from_secs(5),
@@ -103,11 +103,7 @@ impl Pool {
         if let Err(error) = postgres.conninfo() {
             return Err(ConnectError::from(error).into());
         }
-        let connector = Connector::new(
-            postgres.clone(),
-            options.application_name.clone(),
-            options.session_settings(),
-        );
+        let connector = Connector::new(postgres.clone(), options.application_name, options.session_settings());
         let connections = managed::Pool::builder(connector)
             .max_size(postgres.pool_size)
             .wait_timeout(Some(options.acquire_timeout))

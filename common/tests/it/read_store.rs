@@ -4,11 +4,12 @@ use chrono::{TimeDelta, Utc};
 use flagstate_common::config::{Limits, RepositoryFilter};
 use flagstate_common::revision::Revision;
 use flagstate_common::search_query::SearchQuery;
-use flagstate_common::store::pool::Pool;
 use flagstate_common::store::read::{ReadError, ReadStore};
 use flagstate_test_support::model::{Registry, generate};
 use flagstate_test_support::postgres::TestDatabase;
 use flagstate_test_support::seed::seed;
+
+use crate::pools;
 
 /// A database with the registry of model seed 1, and a store over it that shows what `visible` allows.
 async fn store(visible: RepositoryFilter) -> (TestDatabase, Registry, ReadStore) {
@@ -16,7 +17,7 @@ async fn store(visible: RepositoryFilter) -> (TestDatabase, Registry, ReadStore)
     let registry = generate(1);
     let mut client = database.client().await.expect("a connection");
     seed(&mut client, &registry).await.expect("a seeded database");
-    let store = ReadStore::new(Pool::new(&database.reader_url()), visible);
+    let store = ReadStore::new(pools::reader(&database.reader_url()), visible);
     (database, registry, store)
 }
 
@@ -125,7 +126,7 @@ async fn tells_how_fresh_the_index_is() {
 async fn tells_the_schema_it_finds() {
     let database = TestDatabase::create().await.expect("a database");
     let client = database.client().await.expect("a connection");
-    let store = ReadStore::new(Pool::new(&database.url()), RepositoryFilter::default());
+    let store = ReadStore::new(pools::reader(&database.url()), RepositoryFilter::default());
     let newest = "SELECT max(version) FROM __diesel_schema_migrations";
     let newest: String = client.query_one(newest, &[]).await.expect("a version").get(0);
     assert_eq!(store.schema_version().await.expect("an answer"), Some(newest));

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flagstate_common::config::{Limits, RepositoryFilter};
 use flagstate_common::search_query::SearchQuery;
-use flagstate_common::store::pool::Pool;
 use flagstate_common::store::read::ReadStore;
 use flagstate_test_support::model::{OPERATORS, ask, generate};
 use flagstate_test_support::postgres::TestDatabase;
 use flagstate_test_support::seed::seed;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::pools;
 
 const REGISTRIES: u64 = 20;
 const QUESTIONS: u64 = 500;
@@ -23,7 +24,7 @@ async fn ten_thousand_answers_equal_those_of_the_model() {
         let database = TestDatabase::create().await.expect("a database");
         let mut client = database.client().await.expect("a connection");
         seed(&mut client, &registry).await.expect("a seeded database");
-        let store = ReadStore::new(Pool::new(&database.reader_url()), RepositoryFilter::default());
+        let store = ReadStore::new(pools::reader(&database.reader_url()), RepositoryFilter::default());
         let questions = (0..QUESTIONS).map(|question| ask(&registry, number * QUESTIONS + question));
         let outcomes: Vec<_> = stream::iter(questions)
             .map(|question| {

@@ -4,11 +4,12 @@ use chrono::Utc;
 use flagstate_common::config::{Limits, RepositoryFilter};
 use flagstate_common::digest::Digest;
 use flagstate_common::search_query::SearchQuery;
-use flagstate_common::store::pool::Pool;
 use flagstate_common::store::read::ReadStore;
 use flagstate_common::terms::Term;
 use flagstate_test_support::postgres::TestDatabase;
 use tokio_postgres::Client;
+
+use crate::pools;
 
 /// 10,000 repositories with 10 tags each, half of them image indexes of three images; everything was retagged once.
 ///
@@ -102,7 +103,7 @@ async fn selective_searches_read_no_table_from_end_to_end() {
             let query_string = format!("{query_string}{as_of}");
             let query = SearchQuery::parse_strict(&query_string, &limits, &[]).expect("a query");
             let before = rows_read_by_scans(&client).await;
-            let store = ReadStore::new(Pool::new(&database.reader_url()), RepositoryFilter::default());
+            let store = ReadStore::new(pools::reader(&database.reader_url()), RepositoryFilter::default());
             let found = store.search(&query).await.expect("an answer").value;
             drop(store);
             let found: usize = found

@@ -8,6 +8,7 @@ use actix_web::{App, HttpServer, web};
 use flagstate_common::config::{Config, Service};
 use flagstate_common::metrics::LimitHits;
 use flagstate_common::store::{Pool, PoolOptions};
+use flagstate_common::telemetry;
 use flagstate_indexer::leader::Leader;
 use flagstate_indexer::metrics::IndexerMetrics;
 use flagstate_indexer::registry::{RegistryClient, RegistryMetrics};
@@ -39,7 +40,7 @@ pub(crate) fn listener() -> (TcpListener, Url) {
 /// What the test says about the configuration, beside registry, token and database.
 pub(crate) fn config(registry: &Url, database: &TestDatabase, yaml: &str) -> Config {
     let base = format!(
-        "registry: {{url: '{registry}'}}\nevents: {{token: '{TOKEN}'}}\ndatabase: {{postgres: {{url: '{}'}}}}\n{yaml}",
+        "registry: {{url: '{registry}'}}\nevents: {{token: '{TOKEN}'}}\ndatabase: {{postgres: {{url: '{}'}}}}\nlog: {{level: warn, format: text}}\n{yaml}",
         database.url()
     );
     Config::from_sources(&base, [], Service::Indexer).unwrap()
@@ -55,12 +56,15 @@ pub(crate) struct Indexer {
 
 impl Indexer {
     pub(crate) fn start(config: Config, events: TcpListener) -> Self {
+        // The first test of the process decides where warnings go; later ones need not.
+        telemetry::install(&config.log).ok();
         let config = Arc::new(config);
         let metrics = Registry::new();
         let pool = Pool::open(&config.database.postgres, &PoolOptions::writer("test")).unwrap();
-        let client_metrics = RegistryMetrics::new(&metrics, |_| {}).unwrap();
+        let limit_hits = LimitHits::register(&metrics).unwrap();
+        let client_metrics = RegistryMetrics::new(&metrics, limit_hits.clone()).unwrap();
         let client = RegistryClient::new(&config.registry, &config.limits, client_metrics).unwrap();
-        let indexer_metrics = Arc::new(IndexerMetrics::new(&metrics, LimitHits::register(&metrics).unwrap()).unwrap());
+        let indexer_metrics = Arc::new(IndexerMetrics::new(&metrics, limit_hits).unwrap());
         let wake = Arc::new(Notify::new());
         let webhook = web::Data::new(Webhook {
             tokens: Tokens::new(&config.events),

@@ -9,4 +9,5 @@
 mod events;
 mod harness;
 mod hostile;
+mod registry;
 mod scan;

@@ -81,12 +81,12 @@ impl From<ConnectError> for StoreError {
 /// Makes and checks the connections of a pool.
 pub(super) struct Connector {
     postgres: Postgres,
-    application_name: String,
+    application_name: &'static str,
     session_settings: String,
 }
 
 impl Connector {
-    pub(super) fn new(postgres: Postgres, application_name: String, session_settings: String) -> Self {
+    pub(super) fn new(postgres: Postgres, application_name: &'static str, session_settings: String) -> Self {
         Self {
             postgres,
             application_name,
@@ -99,7 +99,7 @@ impl Connector {
         // Anew each time: the URL, the password and the certificates may come from files that change.
         let mut conninfo = self.postgres.conninfo()?;
         if conninfo.settings.get_application_name().is_none() {
-            conninfo.settings.application_name(&self.application_name);
+            conninfo.settings.application_name(self.application_name);
         }
         if conninfo.settings.get_load_balance_hosts() == LoadBalanceHosts::Random {
             conninfo.servers.shuffle(&mut rand::rng());

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::config::conninfo::{Conninfo, ServerAddress};
+use crate::config::conninfo::{Conninfo, SOCKET_FOLDER, ServerAddress};
 
 /// Permissions that others than the owner must not have.
 const FOREIGN_PERMISSIONS: u32 = 0o077;
@@ -16,7 +16,7 @@ const FOREIGN_PERMISSIONS: u32 = 0o077;
 /// The password that the file has for a server; `None` without such a file or line.
 pub(super) fn look_up(conninfo: &Conninfo, server: &ServerAddress) -> Option<String> {
     let path = conninfo.passfile.as_deref()?;
-    let host = if server.host == "/var/run/postgresql" {
+    let host = if server.host == SOCKET_FOLDER {
         "localhost"
     } else {
         &server.host

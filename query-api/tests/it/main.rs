@@ -1,0 +1,14 @@
+//! Tests of query-api over its ports, against a real PostgreSQL.
+
+mod assertions;
+mod caching;
+mod database_failures;
+mod freshness;
+mod gate;
+mod http;
+mod http_surface;
+mod index;
+mod lifecycle;
+mod reader_role;
+mod service;
+mod snapshots;

@@ -1,0 +1,86 @@
+//! A query-api in this process, on ports of its own.
+
+use std::net::SocketAddr;
+
+use flagstate_common::config::{Config, Service as Whose};
+use flagstate_query_api::app::{App, AppError};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::{self, Answer};
+use crate::index::Index;
+
+pub(crate) const REGISTRY: &str = "https://registry.example.com/here";
+pub(crate) const POOL_SIZE: usize = 2;
+
+/// A running query-api.
+pub(crate) struct Service {
+    pub(crate) address: SocketAddr,
+    pub(crate) admin_address: SocketAddr,
+    shutdown: CancellationToken,
+    running: JoinHandle<Result<(), AppError>>,
+}
+
+impl Service {
+    /// Starts one over the index, with `/assert`.
+    pub(crate) fn start(index: &Index) -> Self {
+        Self::start_with(&index.database.reader_url(), "2s", true)
+    }
+
+    /// Starts one over a database, with this `database.statement_timeout`.
+    pub(crate) fn start_with(url: &str, statement_timeout: &str, assert_endpoint: bool) -> Self {
+        let shutdown = CancellationToken::new();
+        let config = config(url, statement_timeout, assert_endpoint);
+        let app = App::bind(&config, shutdown.clone()).expect("free ports");
+        Self {
+            address: app.address(),
+            admin_address: app.admin_address(),
+            shutdown,
+            running: tokio::spawn(app.run()),
+        }
+    }
+
+    pub(crate) async fn get(&self, target: &str) -> Answer {
+        self.get_with(target, &[]).await
+    }
+
+    pub(crate) async fn get_with(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
+        self.request("GET", target, headers, "").await
+    }
+
+    pub(crate) async fn request(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        http::request(self.address, method, target, headers, body).await
+    }
+
+    pub(crate) async fn metrics(&self) -> String {
+        let answer = http::request(self.admin_address, "GET", "/metrics", &[], "").await;
+        String::from_utf8(answer.body).expect("a text")
+    }
+
+    pub(crate) async fn readyz(&self) -> Answer {
+        http::request(self.admin_address, "GET", "/readyz", &[], "").await
+    }
+
+    /// Asks it to end.
+    pub(crate) fn shut_down(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Ends it as SIGTERM would, and waits for that.
+    pub(crate) async fn stop(self) {
+        self.shut_down();
+        self.running.await.expect("no panic").expect("an orderly end");
+    }
+}
+
+fn config(url: &str, statement_timeout: &str, assert_endpoint: bool) -> Config {
+    let yaml = format!(
+        "
+        registry: {{url: 'https://registry.internal', public_url: '{REGISTRY}'}}
+        components: {{assert_endpoint: {assert_endpoint}}}
+        database: {{postgres: {{url: '{url}', pool_size: {POOL_SIZE}}}, statement_timeout: {statement_timeout}}}
+        listen: {{query_api: '127.0.0.1:0', query_api_admin: '127.0.0.1:0'}}
+        "
+    );
+    Config::from_sources(&yaml, [], Whose::QueryApi).expect("a configuration")
+}
