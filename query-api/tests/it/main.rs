@@ -1,4 +1,5 @@
 //! Tests of query-api over its ports, against a real PostgreSQL.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "tests may be blunt")]
 
 mod assertions;
 mod caching;
