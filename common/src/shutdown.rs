@@ -43,3 +43,40 @@ async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> Caught {
         _ = interrupt.recv() => Caught { name: "SIGINT", exit_code: 128 + 2 },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use nix::sys::signal::{Signal, raise};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn is_asked_for_by_the_first_signal() {
+        let shutdown = on_signal().unwrap();
+        assert!(!shutdown.is_cancelled());
+        raise(Signal::SIGTERM).unwrap();
+        shutdown.cancelled().await;
+    }
+
+    #[test]
+    fn is_enforced_by_the_second_signal() {
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "shutdown::tests::two_signals"])
+            .output()
+            .unwrap()
+            .status;
+        assert_eq!(status.code(), Some(128 + 2));
+    }
+
+    #[tokio::test]
+    #[ignore = "ends its process; is_enforced_by_the_second_signal runs it in one of its own"]
+    async fn two_signals() {
+        let shutdown = on_signal().unwrap();
+        raise(Signal::SIGTERM).unwrap();
+        shutdown.cancelled().await;
+        raise(Signal::SIGINT).unwrap();
+        std::future::pending::<()>().await;
+    }
+}

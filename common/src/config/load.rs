@@ -195,5 +195,4 @@ pub(super) fn known_keys() -> Vec<String> {
 }
 
 #[cfg(test)]
-#[path = "load_tests.rs"]
 mod tests;

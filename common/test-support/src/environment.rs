@@ -24,13 +24,12 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// Who runs a server that refuses to run as root: `None` when we are an ordinary user ourselves.
+/// Who runs a server that had better not run as root, the first of these users that is there: `None` when we are an
+/// ordinary user ourselves.
 #[must_use]
-pub fn unprivileged_user() -> Option<User> {
+pub fn unprivileged_user(names: &[&str]) -> Option<User> {
     if !Uid::effective().is_root() {
         return None;
     }
-    ["postgres", "nobody"]
-        .iter()
-        .find_map(|name| User::from_name(name).ok().flatten())
+    names.iter().find_map(|name| User::from_name(name).ok().flatten())
 }

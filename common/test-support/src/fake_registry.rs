@@ -200,20 +200,21 @@ impl FakeRegistry {
     }
 
     /// Its URL, with 127.0.0.1 as host.
-    ///
-    /// # Errors
-    /// Never; parsing has a type that says it could.
-    pub fn url(&self) -> Result<Url, url::ParseError> {
+    #[must_use]
+    pub fn url(&self) -> Url {
         self.url_as("127.0.0.1")
     }
 
     /// Its URL under another name for this machine, such as `localhost`.
     ///
-    /// # Errors
+    /// # Panics
     /// When `host` is no host.
-    pub fn url_as(&self, host: &str) -> Result<Url, url::ParseError> {
+    #[must_use]
+    #[allow(clippy::expect_used, reason = "a test that names no host is wrong")]
+    pub fn url_as(&self, host: &str) -> Url {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{host}:{}", self.port).parse()
+        let url = format!("{scheme}://{host}:{}", self.port);
+        url.parse().expect("a host")
     }
 
     /// The certificate of its CA in PEM; `None` over `http`.

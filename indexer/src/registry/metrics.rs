@@ -1,10 +1,8 @@
 //! What the registry client counts.
 
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::core::Collector;
+use flagstate_common::metrics::{LimitHits, register};
 use prometheus::{Counter, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// Every metric of this module: name, help.
@@ -77,7 +75,7 @@ impl Operation {
 }
 
 /// The client's metrics; a clone counts into the same ones.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct RegistryMetrics {
     requests: IntCounterVec,
     seconds: HistogramVec,
@@ -87,18 +85,15 @@ pub struct RegistryMetrics {
     pauses: IntCounter,
     paused: Counter,
     dropped: IntCounter,
-    limit_hit: Arc<dyn Fn(&'static str) + Send + Sync>,
+    limit_hits: LimitHits,
 }
 
 impl RegistryMetrics {
-    /// Registers the metrics. `limit_hit` is told the name of each limit (as in `limits:`) that something ran into.
+    /// Registers the metrics; limits that something ran into are counted in `limit_hits`.
     ///
     /// # Errors
     /// When the registry has metrics of these names already.
-    pub fn new(
-        registry: &Registry,
-        limit_hit: impl Fn(&'static str) + Send + Sync + 'static,
-    ) -> Result<Self, prometheus::Error> {
+    pub fn new(registry: &Registry, limit_hits: LimitHits) -> Result<Self, prometheus::Error> {
         let opts = |(name, help): (&str, &str)| Opts::new(name, help);
         let seconds = HistogramOpts {
             common_opts: opts(SECONDS),
@@ -114,7 +109,7 @@ impl RegistryMetrics {
             pauses: register(registry, IntCounter::with_opts(opts(PAUSES))?)?,
             paused: register(registry, Counter::with_opts(opts(PAUSED))?)?,
             dropped: register(registry, IntCounter::with_opts(opts(DROPPED))?)?,
-            limit_hit: Arc::new(limit_hit),
+            limit_hits,
         })
     }
 
@@ -145,13 +140,7 @@ impl RegistryMetrics {
     }
 
     pub(super) fn limit_hit(&self, limit: &'static str) {
-        (self.limit_hit)(limit);
-    }
-}
-
-impl fmt::Debug for RegistryMetrics {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("RegistryMetrics")
+        self.limit_hits.hit(limit);
     }
 }
 
@@ -164,11 +153,6 @@ impl Drop for InFlight {
     }
 }
 
-fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -178,12 +162,13 @@ mod tests {
     #[test]
     fn registers_what_the_list_says() {
         let registry = Registry::new();
-        let metrics = RegistryMetrics::new(&registry, |_| {}).expect("registers");
+        let limit_hits = LimitHits::register(&Registry::new()).expect("registers");
+        let metrics = RegistryMetrics::new(&registry, limit_hits.clone()).expect("registers");
         metrics.exchanged(Operation::Token, "success", Duration::ZERO);
         metrics.retried(Operation::Token);
         let families = registry.gather();
         let found: BTreeSet<(&str, &str)> = families.iter().map(|family| (family.name(), family.help())).collect();
         assert_eq!(found, METRICS.into_iter().collect());
-        assert!(RegistryMetrics::new(&registry, |_| {}).is_err());
+        assert!(RegistryMetrics::new(&registry, limit_hits).is_err());
     }
 }

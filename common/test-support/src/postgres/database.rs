@@ -41,7 +41,7 @@ impl Template {
     }
 }
 
-/// A migrated, empty database, dropped with this value whoever is still connected.
+/// A database, dropped with this value whoever is still connected.
 #[derive(Debug)]
 pub struct TestDatabase {
     server: ServerUrl,
@@ -49,23 +49,41 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
-    /// Copies the template of the shared server, or of one that this process starts.
+    /// A migrated database without content: copies the template of the shared server, or of one that this process starts.
     ///
     /// # Errors
     /// When PostgreSQL is not installed or refuses.
     pub async fn create() -> Result<Self> {
         let template = TEMPLATE.get_or_try_init(Template::prepare).await?;
+        Self::create_like(&template.server, &template.name).await
+    }
+
+    /// A database without a schema, on this server or the shared one; the role that may only read is there, and may
+    /// read nothing yet.
+    ///
+    /// # Errors
+    /// As [`TestDatabase::create`].
+    pub async fn create_empty(server: Option<&ServerUrl>) -> Result<Self> {
+        let server = match server {
+            Some(server) => server,
+            None => &TEMPLATE.get_or_try_init(Template::prepare).await?.server,
+        };
+        server.create_reader_role().await?;
+        Self::create_like(server, "template1").await
+    }
+
+    async fn create_like(server: &ServerUrl, template: &str) -> Result<Self> {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("flagstate_test_{}_{number}", std::process::id());
-        let client = connect(&template.server.owner("postgres")).await?;
+        let client = connect(&server.owner("postgres")).await?;
         client
             .batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
             .await?;
         client
-            .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {}", template.name))
+            .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
             .await?;
         Ok(Self {
-            server: template.server.clone(),
+            server: server.clone(),
             name,
         })
     }

@@ -107,7 +107,7 @@ impl Server {
     /// When PostgreSQL is not installed or does not start.
     pub async fn start(on_line: Option<OnLine>) -> Result<Self> {
         let binaries = find_binaries().context("PostgreSQL is not installed: no initdb found")?;
-        let user = environment::unprivileged_user();
+        let user = environment::unprivileged_user(&["postgres", "nobody"]);
         let mut last = String::new();
         for _ in 0..ATTEMPTS {
             let mut server = Self::start_once(&binaries, user.clone(), on_line.clone())?;

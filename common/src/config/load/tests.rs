@@ -432,3 +432,68 @@ fn refuses_variables_that_contradict_each_other() {
         "{faults:#?}"
     );
 }
+
+/// Every key below a section with its default, as the documentation writes it.
+fn documented_defaults() -> Vec<String> {
+    fn walk(value: &Value, path: &str, rows: &mut Vec<String>) {
+        let default = match value {
+            Value::Dict(_, dict) => {
+                for (key, inner) in dict {
+                    let path = if path.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{path}.{key}")
+                    };
+                    walk(inner, &path, rows);
+                }
+                return;
+            }
+            Value::String(_, text) if text.is_empty() => "\"\"".to_owned(),
+            Value::String(_, text) => text.clone(),
+            Value::Bool(_, flag) => flag.to_string(),
+            Value::Num(_, number) => number.to_u128().unwrap().to_string(),
+            Value::Array(_, elements) => {
+                let elements: Vec<_> = elements.iter().map(|element| element.as_str().unwrap()).collect();
+                serde_json::to_string(&elements).unwrap()
+            }
+            Value::Char(..) | Value::Empty(..) => panic!("{path} has a default of an odd kind"),
+        };
+        let variable = crate::config::layer::variable_of(path);
+        rows.push(format!("| `{path}` | `{default}` | `{variable}` |"));
+    }
+    let mut rows = Vec::new();
+    walk(&Value::serialize(RawConfig::default()).unwrap(), "", &mut rows);
+    rows.sort();
+    rows
+}
+
+fn documentation() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/CONFIGURATION.md");
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn documents_every_key_with_its_default_and_variable() {
+    let documentation = documentation();
+    let mut documented: Vec<String> = documentation
+        .lines()
+        .filter(|line| line.starts_with("| `") && line.contains("`FLAGSTATE_"))
+        .map(|line| {
+            let cells: Vec<&str> = line.splitn(5, " | ").collect();
+            assert!(cells.len() == 4 && cells[3].len() > 10, "no meaning: {line}");
+            format!("{} |", cells[..3].join(" | "))
+        })
+        .collect();
+    documented.sort();
+    assert_eq!(documented, documented_defaults());
+}
+
+#[test]
+fn documents_an_example_that_loads() {
+    let documentation = documentation();
+    let (_, example) = documentation.split_once("```yaml\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    // As query-api, which does not look for the example's secret files.
+    let config = Config::from_sources(example, [], Service::QueryApi).unwrap();
+    assert_eq!(config.interval.fetch_all, Some(Duration::from_secs(1800)));
+}
