@@ -29,8 +29,6 @@ use crate::webhook::handler::Webhook;
 use crate::webhook::intake::Intake;
 use crate::webhook::{self};
 
-/// How long a request for a connection waits: the sender of a notification has a timeout of its own, often of 1 s.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before the schema is tried again when the database is not there.
 const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a sender may take to send the head of a request.
@@ -96,7 +94,7 @@ impl Parts {
         let registry = Registry::new();
         metrics::register_process(&registry)?;
         let limit_hits = LimitHits::register(&registry)?;
-        let pool = Pool::open(&config.database.postgres, &options())?;
+        let pool = Pool::open(&config.database.postgres, &PoolOptions::writer("flagstate-indexer"))?;
         let metrics = Arc::new(IndexerMetrics::new(&registry, limit_hits.clone())?);
         let client_metrics = RegistryMetrics::new(&registry, limit_hits)?;
         let client = RegistryClient::new(&config.registry, &config.limits, client_metrics)?;
@@ -123,15 +121,6 @@ impl Parts {
     #[must_use]
     pub fn requests(&self) -> RequestStore {
         RequestStore::new(self.pool.clone())
-    }
-}
-
-fn options() -> PoolOptions {
-    PoolOptions {
-        application_name: "flagstate-indexer",
-        statement_timeout: None,
-        read_only: false,
-        acquire_timeout: ACQUIRE_TIMEOUT,
     }
 }
 

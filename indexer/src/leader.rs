@@ -98,7 +98,7 @@ impl Leader {
                 self.metrics.set_writer(Some(lease.epoch()));
                 tell_begin(&lease, revision, new_era);
                 let store = WriteStore::open(self.pool.clone(), lease.clone(), self.config.limits.index_depth);
-                let observer = Observer::new(self.client.clone(), self.config.limits.clone());
+                let observer = Observer::new(self.client.clone(), self.config.limits.clone(), self.metrics.clone());
                 let filter: RepositoryFilter = self.config.registry.repositories.clone();
                 let worker = Worker::new(store, observer, filter, self.metrics.clone());
                 let progress = Arc::new(Progress::new(self.lease.last_completed_scan().await?));

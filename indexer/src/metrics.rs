@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use prometheus::core::Collector;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
 
-use flagstate_common::metrics::LimitHits;
+use flagstate_common::config::Limits;
+use flagstate_common::document::Problem;
+use flagstate_common::metrics::{LimitHits, register};
 
 use crate::scan::hint::{Action, Hint, Look};
 use crate::scan::observation::ChangeSet;
@@ -155,6 +156,17 @@ impl IndexerMetrics {
         self.limit_hits.hit(limit);
     }
 
+    /// An image has this problem; one of a limit counts as a hit of it.
+    pub fn limit_problem(&self, problem: &Problem) {
+        let name = problem
+            .limit
+            .as_deref()
+            .and_then(|limit| Limits::NAMES.into_iter().find(|name| *name == limit));
+        if let Some(name) = name {
+            self.limit_hits.hit(name);
+        }
+    }
+
     /// A repository was looked at.
     pub fn count_scan(&self, trigger: &'static str, outcome: &'static str) {
         self.scans.with_label_values(&[trigger, outcome]).inc();
@@ -215,9 +227,4 @@ impl IndexerMetrics {
         self.writer.set(i64::from(epoch.is_some()));
         self.epoch.set(epoch.unwrap_or_default());
     }
-}
-
-fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
 }

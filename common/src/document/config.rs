@@ -38,12 +38,21 @@ pub fn parse_config(body: &[u8], limits: &Limits) -> ParsedConfig {
             value: Value::Object(object),
             sanitised,
         }) => (object, sanitised),
-        Ok(_) => return unreadable(ProblemCode::ConfigNotJson, "the config is not a JSON object"),
+        Ok(_) => {
+            return unreadable(Problem::new(
+                ProblemCode::ConfigNotJson,
+                "the config is not a JSON object",
+            ));
+        }
         Err(error @ JsonError::TooDeep { .. }) => {
-            return unreadable(ProblemCode::Limit, &format!("the config is {error}"));
+            let problem = Problem::new(ProblemCode::Limit, format_args!("the config is {error}"));
+            return unreadable(problem.at_limit("json_depth"));
         }
         Err(error @ JsonError::Syntax(_)) => {
-            return unreadable(ProblemCode::ConfigNotJson, &format!("the config is {error}"));
+            return unreadable(Problem::new(
+                ProblemCode::ConfigNotJson,
+                format_args!("the config is {error}"),
+            ));
         }
     };
     let mut problems = Vec::new();
@@ -80,9 +89,9 @@ pub fn parse_config(body: &[u8], limits: &Limits) -> ParsedConfig {
     }
 }
 
-fn unreadable(code: ProblemCode, detail: &str) -> ParsedConfig {
+fn unreadable(problem: Problem) -> ParsedConfig {
     ParsedConfig {
-        problems: vec![Problem::new(code, detail)],
+        problems: vec![problem],
         ..ParsedConfig::default()
     }
 }

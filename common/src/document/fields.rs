@@ -39,7 +39,7 @@ pub(super) fn texts_by_key(
     problems: &mut Vec<Problem>,
 ) -> Annotations {
     let mut texts = Annotations::new();
-    let (mut not_texts, mut too_long, mut too_many) = (0_usize, 0_usize, 0_usize);
+    let (mut not_texts, mut long_keys, mut long_values, mut too_many) = (0_usize, 0_usize, 0_usize, 0_usize);
     let object = match value {
         None | Some(Value::Null) => return texts,
         Some(Value::Object(object)) => object,
@@ -53,24 +53,25 @@ pub(super) fn texts_by_key(
     };
     for (key, value) in object {
         match value {
-            Value::String(value) if key.len() <= limits.label_key && value.len() <= limits.label_value => {
-                if texts.len() < limits.labels {
-                    texts.insert(key.clone(), value.clone());
-                } else {
-                    too_many += 1;
-                }
-            }
-            Value::String(_) => too_long += 1,
+            Value::String(_) if key.len() > limits.label_key => long_keys += 1,
+            Value::String(value) if value.len() > limits.label_value => long_values += 1,
+            Value::String(_) if texts.len() >= limits.labels => too_many += 1,
+            Value::String(value) => drop(texts.insert(key.clone(), value.clone())),
             _ => not_texts += 1,
         }
     }
-    for (count, code, reason) in [
-        (not_texts, ProblemCode::NotText, "that are not texts"),
-        (too_long, ProblemCode::Limit, "whose key or value is over the limit"),
-        (too_many, ProblemCode::Limit, "beyond the limit of their number"),
+    if not_texts > 0 {
+        let detail = format!("left out {not_texts} {what} that are not texts");
+        problems.push(Problem::new(ProblemCode::NotText, detail));
+    }
+    for (count, limit, reason) in [
+        (long_keys, "label_key", "whose key is too long"),
+        (long_values, "label_value", "whose value is too long"),
+        (too_many, "labels", "beyond the limit of their number"),
     ] {
         if count > 0 {
-            problems.push(Problem::new(code, format_args!("left out {count} {what} {reason}")));
+            let detail = format!("left out {count} {what} {reason}");
+            problems.push(Problem::new(ProblemCode::Limit, detail).at_limit(limit));
         }
     }
     texts

@@ -89,10 +89,7 @@ pub fn parse_manifest(body: &[u8], content_type: Option<&MediaType>, limits: &Li
         Err(error @ JsonError::TooDeep { .. }) => (
             Object::new(),
             false,
-            vec![Problem::new(
-                ProblemCode::Limit,
-                format_args!("the manifest is {error}"),
-            )],
+            vec![Problem::new(ProblemCode::Limit, format_args!("the manifest is {error}")).at_limit("json_depth")],
         ),
         Err(error @ JsonError::Syntax(_)) => (
             Object::new(),
@@ -262,7 +259,7 @@ fn members(object: &Object, limits: &Limits, problems: &mut Vec<Problem>) -> Vec
             "left out {} members beyond the limit",
             entries.len() - limits.index_members
         );
-        problems.push(Problem::new(ProblemCode::Limit, detail));
+        problems.push(Problem::new(ProblemCode::Limit, detail).at_limit("index_members"));
     }
     let kept = entries.iter().take(limits.index_members).enumerate();
     kept.filter_map(|(index, value)| member(value, &format!("member {index}"), limits, problems))

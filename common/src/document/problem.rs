@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub struct Problem {
     /// Which kind of problem.
     pub code: ProblemCode,
+    /// Which limit, by its name in `limits:`, if one was hit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
     /// Which part, in a sentence without secrets.
     pub detail: String,
 }
@@ -70,7 +73,15 @@ impl Problem {
     pub fn new(code: ProblemCode, detail: impl fmt::Display) -> Self {
         Self {
             code,
+            limit: None,
             detail: detail.to_string(),
         }
+    }
+
+    /// The same, because the limit of this name was hit.
+    #[must_use]
+    pub fn at_limit(mut self, limit: &'static str) -> Self {
+        self.limit = Some(limit.to_owned());
+        self
     }
 }

@@ -96,7 +96,7 @@ impl ReadStore {
     /// # Errors
     /// [`StoreError`] when the database does not answer.
     pub async fn revision(&self) -> Result<Revision, StoreError> {
-        let mut connection = self.pool.get().await?;
+        let mut connection = self.pool.connection().await?;
         snapshot(&mut connection)
             .run(async |connection| Ok(as_of::state(connection, None).await?.revision()))
             .await
@@ -108,7 +108,7 @@ impl ReadStore {
     /// # Errors
     /// [`ReadError`]
     pub async fn search(&self, query: &SearchQuery) -> Result<Snapshot<Vec<RepositoryImages>>, ReadError> {
-        let mut connection = self.pool.get().await?;
+        let mut connection = self.pool.connection().await?;
         let answer: Result<_, StoreError> = snapshot(&mut connection)
             .run(async |connection| {
                 let state = as_of::state(connection, query.as_of()).await?;
@@ -133,7 +133,7 @@ impl ReadStore {
              q.length AS queue_length, q.oldest AS oldest_enqueued_at \
              FROM state s CROSS JOIN writer_lease w \
              CROSS JOIN (SELECT count(*) AS length, min(enqueued_at) AS oldest FROM scan_queue) q";
-        let mut connection = self.pool.get().await?;
+        let mut connection = self.pool.connection().await?;
         let row: StatusRow = snapshot(&mut connection)
             .run(async |connection| sql_query(SQL).get_result(connection).await)
             .await?;
@@ -154,7 +154,7 @@ impl ReadStore {
     pub async fn schema_version(&self) -> Result<Option<String>, StoreError> {
         const EXISTS: &str = "SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL AS found";
         const NEWEST: &str = "SELECT version FROM __diesel_schema_migrations ORDER BY version DESC LIMIT 1";
-        let mut connection = self.pool.get().await?;
+        let mut connection = self.pool.connection().await?;
         snapshot(&mut connection)
             .run(async |connection| {
                 let table: ExistsRow = sql_query(EXISTS).get_result(connection).await?;

@@ -198,7 +198,7 @@ pub fn config_too_large(descriptor: &Descriptor, limits: &Limits) -> Option<Prob
             "the config has {} bytes, the limit is {}",
             descriptor.size, limits.config
         );
-        Problem::new(ProblemCode::TooLarge, detail)
+        Problem::new(ProblemCode::TooLarge, detail).at_limit("config")
     })
 }
 

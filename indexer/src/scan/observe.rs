@@ -21,6 +21,7 @@ use thiserror::Error;
 
 use super::flights::{Flights, Held};
 use super::observation::{Listing, Observation, SeenTag, StoredManifest, StoredRepository};
+use crate::metrics::IndexerMetrics;
 use crate::registry::{FetchedManifest, RegistryClient, RegistryError, TagPage};
 use crate::store::{WriteError, WriteStore};
 
@@ -66,6 +67,7 @@ pub enum ObserveError {
 pub struct Observer {
     client: RegistryClient,
     limits: Arc<Limits>,
+    metrics: Arc<IndexerMetrics>,
     manifests: Arc<Flights<FetchedManifest>>,
     configs: Arc<Flights<Bytes>>,
 }
@@ -106,10 +108,11 @@ enum TagRead {
 impl Observer {
     /// Looks through `client`.
     #[must_use]
-    pub fn new(client: RegistryClient, limits: Limits) -> Self {
+    pub fn new(client: RegistryClient, limits: Limits, metrics: Arc<IndexerMetrics>) -> Self {
         Self {
             client,
             limits: Arc::new(limits),
+            metrics,
             manifests: Arc::default(),
             configs: Arc::default(),
         }
@@ -138,7 +141,6 @@ impl Observer {
             match pages.next().await {
                 Ok(TagPage::Page(tags)) => {
                     self.read_tags(store, repository, stored, &tags, &mut observed).await?;
-                    self.stage(store, &mut observed).await?;
                     listed.extend(tags);
                 }
                 Ok(TagPage::End) => break,
@@ -219,7 +221,9 @@ impl Observer {
             match self.client.get_manifest(repository, &reference).await {
                 Ok(Some(manifest)) => return TagRead::At(manifest.digest.clone(), Some(manifest)),
                 Ok(None) => return TagRead::Missing,
-                Err(error) if error.is_retryable() => return TagRead::Failed(error),
+                Err(error) if error.is_retryable() && !matches!(error, RegistryError::DigestMismatch { .. }) => {
+                    return TagRead::Failed(error);
+                }
                 // Something is wrong with the body; HEAD tells which digest the problem belongs to.
                 Err(_) => {}
             }

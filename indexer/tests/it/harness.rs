@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix_web::{App, HttpServer, web};
 use flagstate_common::config::{Config, Service};
 use flagstate_common::metrics::LimitHits;
-use flagstate_common::store::Pool;
+use flagstate_common::store::{Pool, PoolOptions};
 use flagstate_indexer::leader::Leader;
 use flagstate_indexer::metrics::IndexerMetrics;
 use flagstate_indexer::registry::{RegistryClient, RegistryMetrics};
@@ -15,6 +15,8 @@ use flagstate_indexer::store::QueueStore;
 use flagstate_indexer::webhook::auth::Tokens;
 use flagstate_indexer::webhook::handler::Webhook;
 use flagstate_indexer::webhook::{self, intake::Intake};
+use flagstate_test_support::fake_registry::FakeRegistry;
+use flagstate_test_support::images::Manifest;
 use flagstate_test_support::postgres::TestDatabase;
 use flagstate_test_support::registry_contents::RegistryContents;
 use prometheus::Registry;
@@ -46,6 +48,7 @@ pub(crate) fn config(registry: &Url, database: &TestDatabase, yaml: &str) -> Con
 /// A running indexer; it stops when [`Indexer::stop`] is called, or dies with the value.
 pub(crate) struct Indexer {
     pub(crate) metrics: Registry,
+    pub(crate) pool: Pool,
     cancel: CancellationToken,
     leader: JoinHandle<()>,
 }
@@ -54,7 +57,7 @@ impl Indexer {
     pub(crate) fn start(config: Config, events: TcpListener) -> Self {
         let config = Arc::new(config);
         let metrics = Registry::new();
-        let pool = Pool::new(&config.database.postgres.url.expose());
+        let pool = Pool::open(&config.database.postgres, &PoolOptions::writer("test")).unwrap();
         let limit_hits = LimitHits::register(&metrics).unwrap();
         let client_metrics = RegistryMetrics::new(&metrics, limit_hits.clone()).unwrap();
         let client = RegistryClient::new(&config.registry, &config.limits, client_metrics).unwrap();
@@ -74,12 +77,13 @@ impl Indexer {
             .unwrap()
             .run();
         tokio::spawn(server);
-        let leader = Leader::new(pool, client, config, "test".to_owned(), wake, indexer_metrics);
+        let leader = Leader::new(pool.clone(), client, config, "test".to_owned(), wake, indexer_metrics);
         let cancel = CancellationToken::new();
         let cancelled = cancel.clone();
         let leader = tokio::spawn(async move { leader.run(false, &cancelled).await.unwrap() });
         Self {
             metrics,
+            pool,
             cancel,
             leader,
         }
@@ -122,15 +126,41 @@ pub(crate) async fn index_contents(database: &TestDatabase) -> RegistryContents 
     contents
 }
 
-/// Waits until `holds` says yes; panics with what it said last after a minute.
+/// Waits until `holds` says yes; panics with what it said last after five minutes.
 pub(crate) async fn until<T: std::fmt::Debug>(what: &str, mut holds: impl AsyncFnMut() -> Result<(), T>) {
     let mut last = None;
-    for _ in 0..6000 {
+    for _ in 0..30_000 {
         match holds().await {
             Ok(()) => return,
             Err(state) => last = Some(state),
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("not within a minute: {what}; last: {last:?}");
+    panic!("not within five minutes: {what}; last: {last:?}");
+}
+
+/// Puts a manifest with all that belongs to it into a fake registry, under the digest that it has.
+pub(crate) fn fill(registry: &FakeRegistry, repository: &str, manifest: &Manifest, tags: &[&str]) {
+    for blob in &manifest.blobs {
+        registry.put_blob(repository, blob.bytes.clone());
+    }
+    for member in &manifest.members {
+        fill(registry, repository, member, &[]);
+    }
+    let digest = registry.put_manifest(repository, &manifest.media_type, manifest.body.clone());
+    for tag in tags {
+        registry.tag(repository, tag, &digest);
+    }
+}
+
+/// One value of one row.
+pub(crate) async fn value<T: for<'a> tokio_postgres::types::FromSql<'a>>(database: &TestDatabase, sql: &str) -> T {
+    database
+        .client()
+        .await
+        .unwrap()
+        .query_one(sql, &[])
+        .await
+        .unwrap()
+        .get(0)
 }

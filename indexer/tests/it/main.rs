@@ -8,5 +8,6 @@
 
 mod events;
 mod harness;
+mod hostile;
 mod registry;
 mod scan;

@@ -1,10 +1,15 @@
 //! A scan makes the index equal to the registry.
 
-use flagstate_test_support::docker_registry::{DockerRegistry, Options};
-use flagstate_test_support::images::SampleImages;
-use flagstate_test_support::postgres::TestDatabase;
+use std::collections::HashSet;
 
-use super::harness::{Indexer, config, index_contents, listener, until};
+use flagstate_indexer::store::RequestStore;
+use flagstate_test_support::docker_registry::{DockerRegistry, Options};
+use flagstate_test_support::fake_registry::{FakeRegistry, Kind};
+use flagstate_test_support::images::{ImageBuilder, IndexBuilder, SampleImages};
+use flagstate_test_support::postgres::TestDatabase;
+use flagstate_test_support::registry_contents::RegistryContents;
+
+use super::harness::{Indexer, config, fill, index_contents, listener, until, value};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scan_makes_the_index_equal_to_the_registry() {
@@ -23,5 +28,103 @@ async fn a_scan_makes_the_index_equal_to_the_registry() {
         if index == contents { Ok(()) } else { Err(index) }
     })
     .await;
+    indexer.stop().await;
+}
+
+/// Rows written to any table but the heartbeat of the lease, and the WAL position in bytes.
+async fn written(database: &TestDatabase) -> (i64, i64) {
+    let client = database.client().await.unwrap();
+    client
+        .batch_execute("SELECT pg_stat_force_next_flush(), pg_sleep(1.1)")
+        .await
+        .unwrap();
+    let row = client
+        .query_one(
+            "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint, (pg_current_wal_insert_lsn() - '0/0')::bigint
+             FROM pg_stat_user_tables WHERE relname <> 'writer_lease'",
+            &[],
+        )
+        .await
+        .unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_scan_asks_no_more_than_it_must_and_a_second_one_writes_nothing() {
+    const REPOSITORIES: usize = 1000;
+    const TAGS: usize = 10;
+    let database = TestDatabase::create().await.unwrap();
+    let registry = FakeRegistry::builder().start().await.unwrap();
+    let mut expected = RegistryContents::default();
+    let (mut manifests, mut configs) = (HashSet::new(), HashSet::new());
+    for repository in 0..REPOSITORIES {
+        let name = format!("apps/number-{repository}");
+        for tag in 0..TAGS {
+            let image = |architecture: &str| {
+                // Every fourth repository holds what another one holds too.
+                let seed = format!("{} {tag} {architecture}", repository / 4 * 4 + (repository % 4).min(2));
+                ImageBuilder::new(&seed).platform("linux", architecture).build()
+            };
+            let manifest = match tag % 2 {
+                0 => image("amd64"),
+                _ => IndexBuilder::new()
+                    .member(image("amd64"))
+                    .member(image("arm64"))
+                    .build(),
+            };
+            for image in manifest.images() {
+                configs.extend(
+                    image
+                        .blobs
+                        .iter()
+                        .filter(|blob| blob.media_type.contains("config"))
+                        .map(|blob| blob.digest.clone()),
+                );
+            }
+            manifests.extend(manifest.members.iter().map(|member| member.digest.clone()));
+            let tag = format!("v{tag}");
+            fill(&registry, &name, &manifest, &[&tag]);
+            expected.insert(&name, &tag, &manifest.digest.to_string());
+        }
+    }
+    let indexer = Indexer::start(config(&registry.url(), &database, ""), listener().0);
+    let scans = async |outcome: u64| {
+        until("the scan ends", async || {
+            let ended = indexer.count("flagstate_full_scans_total", Some("complete"));
+            if ended >= outcome { Ok(()) } else { Err(ended) }
+        })
+        .await;
+    };
+    scans(1).await;
+    assert_eq!(index_contents(&database).await, expected);
+    let minimum = registry.count(Kind::Catalog)
+        + registry.count(Kind::Tags)
+        + REPOSITORIES * TAGS
+        + manifests.len()
+        + configs.len();
+    assert_eq!(registry.count(Kind::Tags), REPOSITORIES, "one page of tags each");
+    let requests = registry.requests().len();
+    println!(
+        "{requests} requests, the minimum is {minimum}: {:.3}; {:.2} a tag",
+        requests as f64 / minimum as f64,
+        requests as f64 / (REPOSITORIES * TAGS) as f64
+    );
+    assert!(requests <= minimum + minimum / 100);
+    let before = written(&database).await;
+    let revision: i64 = value(&database, "SELECT n FROM state").await;
+    let heads = registry.count(Kind::HeadManifest);
+    RequestStore::new(indexer.pool.clone()).ask().await.unwrap();
+    scans(2).await;
+    let after = written(&database).await;
+    assert_eq!(registry.count(Kind::HeadManifest) - heads, REPOSITORIES * TAGS);
+    assert_eq!(value::<i64>(&database, "SELECT n FROM state").await, revision);
+    let request_rows = 3;
+    assert!(
+        after.0 - before.0 <= request_rows,
+        "rows written by a scan without change: {}",
+        after.0 - before.0
+    );
+    println!("a scan without change: {} bytes of WAL", after.1 - before.1);
+    assert!(after.1 - before.1 < 64 * 1024);
     indexer.stop().await;
 }

@@ -1,6 +1,6 @@
 //! Everything that a digest leads to: the manifest, its members level by level, and their configs.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use flagstate_common::media_type::ManifestKind;
 use flagstate_common::reference::Reference;
 use flagstate_common::repository_name::RepositoryName;
 use flagstate_common::store::StoreError;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 
 use super::super::manifest::{ObservedManifest, config_too_large};
 use super::super::observation::StoredManifest;
@@ -21,7 +21,10 @@ use crate::store::WriteStore;
 /// Bytes of manifests and configs that one tag may bring in.
 const BYTES_PER_TAG: usize = 64 * 1024 * 1024;
 
-/// What one digest led to.
+/// Digests that are followed together, so that they share questions to the index.
+const DIGESTS_AT_ONCE: usize = 100;
+
+/// What some digests led to.
 #[derive(Default)]
 struct Gathered {
     manifests: BTreeMap<Digest, ObservedManifest>,
@@ -29,11 +32,15 @@ struct Gathered {
     held: BTreeSet<Digest>,
     shares: Vec<Share>,
     failures: Vec<String>,
-    budget: Budget,
+    /// Members that the registry does not have.
+    missing: BTreeSet<Digest>,
+    /// From which of the first digests each one was reached.
+    tops: HashMap<Digest, Digest>,
+    budgets: HashMap<Digest, Budget>,
 }
 
-/// How much has been asked for on behalf of one tag.
-#[derive(Default)]
+/// How much has been asked for on behalf of one of the first digests.
+#[derive(Clone, Copy, Default)]
 struct Budget {
     fetches: usize,
     bytes: usize,
@@ -43,6 +50,28 @@ struct Budget {
 enum NotFetched {
     Missing,
     Failed(RegistryError),
+}
+
+impl Gathered {
+    fn top(&self, digest: &Digest) -> Digest {
+        self.tops.get(digest).unwrap_or(digest).clone()
+    }
+
+    fn spend(&mut self, digest: &Digest, fetches: usize, bytes: usize) {
+        let budget = self.budgets.entry(self.top(digest)).or_default();
+        budget.fetches += fetches;
+        budget.bytes += bytes;
+    }
+
+    fn fail(&mut self, what: &str, digest: &Digest, error: &NotFetched) {
+        // A body that does not match is a problem of that image; asking again at once brings the same.
+        if let NotFetched::Failed(error) = error
+            && error.is_retryable()
+            && !matches!(error, RegistryError::DigestMismatch { .. })
+        {
+            self.failures.push(format!("{what} {digest}: {error}"));
+        }
+    }
 }
 
 impl Observer {
@@ -57,100 +86,110 @@ impl Observer {
         let names: Vec<Digest> = digests.keys().cloned().collect();
         let stored = store.manifests(repository, &names).await?;
         let is_settled = |digest: &Digest| stored.get(digest).is_some_and(StoredManifest::is_settled);
-        let unsettled: Vec<_> = digests.into_iter().filter(|(digest, _)| !is_settled(digest)).collect();
+        let mut unsettled: Vec<_> = digests.into_iter().filter(|(digest, _)| !is_settled(digest)).collect();
         observed.seen.held.extend(names);
         observed.stored.extend(stored);
-        let mut gathered = stream::iter(unsettled)
-            .map(|(digest, body)| self.gather_one(store, repository, digest, body))
-            .buffer_unordered(REQUESTS_PER_REPOSITORY);
-        let mut failures_in_a_row = 0;
-        while let Some(one) = gathered.try_next().await? {
-            failures_in_a_row = if one.failures.is_empty() {
-                0
-            } else {
-                failures_in_a_row + 1
-            };
-            if let (Some(last), FAILURES_IN_A_ROW) = (one.failures.last(), failures_in_a_row) {
+        while !unsettled.is_empty() {
+            let some = unsettled.split_off(unsettled.len().saturating_sub(DIGESTS_AT_ONCE));
+            let gathered = self.gather_some(store, repository, some).await?;
+            if let (Some(last), true) = (gathered.failures.last(), gathered.failures.len() >= FAILURES_IN_A_ROW) {
                 return Err(ObserveError::TooManyFailures {
-                    failures: failures_in_a_row,
+                    failures: gathered.failures.len(),
                     last: last.clone(),
                 });
             }
             observed
                 .seen
                 .manifests
-                .extend(one.manifests.into_values().map(Arc::new));
-            observed.seen.held.extend(one.held);
-            observed.seen.failures.extend(one.failures);
-            observed.stored.extend(one.stored);
-            observed.held.extend(one.shares);
+                .extend(gathered.manifests.into_values().map(Arc::new));
+            observed.seen.held.extend(gathered.held);
+            observed.seen.failures.extend(gathered.failures);
+            observed.stored.extend(gathered.stored);
+            observed.held.extend(gathered.shares);
+            self.stage(store, observed).await?;
         }
         Ok(())
     }
 
-    async fn gather_one(
+    async fn gather_some(
         &self,
         store: &WriteStore,
         repository: &RepositoryName,
-        top: Digest,
-        body: Option<FetchedManifest>,
+        tops: Vec<(Digest, Option<FetchedManifest>)>,
     ) -> Result<Gathered, StoreError> {
         let mut gathered = Gathered::default();
-        let mut levels = vec![vec![top.clone()]];
-        let mut came_by = HashSet::from([top.clone()]);
-        if let Some(body) = body {
-            gathered.budget.bytes += body.body.len();
+        let mut levels: Vec<Vec<Digest>> = vec![tops.iter().map(|(digest, _)| digest.clone()).collect()];
+        for body in tops.into_iter().filter_map(|(_, body)| body) {
             self.keep(body, &mut gathered);
         }
         while let Some(level) = levels.last().filter(|level| !level.is_empty()) {
             if levels.len() > 1 {
                 let stored = store.manifests(repository, level).await?;
-                gathered.held.extend(
-                    stored
-                        .iter()
-                        .filter(|(_, known)| known.is_settled())
-                        .map(|(digest, _)| digest.clone()),
-                );
+                let settled = stored.iter().filter(|(_, known)| known.is_settled());
+                gathered.held.extend(settled.map(|(digest, _)| digest.clone()));
                 gathered.stored.extend(stored);
             }
-            self.fetch_level(repository, &top, level, &mut gathered).await;
-            let mut next = Vec::new();
-            for digest in level {
-                let Some(manifest) = gathered.manifests.get_mut(digest) else {
-                    continue;
-                };
-                let members = manifest.member_digests();
-                if levels.len() > self.limits.index_depth && !members.is_empty() {
-                    let detail = format!(
-                        "members below {} levels of image indexes are left out",
-                        self.limits.index_depth
-                    );
-                    manifest.add_problem(Problem::new(ProblemCode::Limit, detail));
-                    continue;
-                }
-                next.extend(members.into_iter().filter(|member| came_by.insert(member.clone())));
-            }
+            self.fetch_level(repository, level, levels.len() == 1, &mut gathered)
+                .await;
+            let next = self.next_level(level, levels.len(), &mut gathered);
             levels.push(next);
         }
-        self.fetch_configs(store, repository, &top, &mut gathered).await?;
+        self.fetch_configs(store, repository, &mut gathered).await?;
         for level in levels.iter().rev() {
             level.iter().for_each(|digest| judge_members(digest, &mut gathered));
+        }
+        for problem in gathered.manifests.values().flat_map(|manifest| &manifest.problems) {
+            self.metrics.limit_problem(problem);
         }
         Ok(gathered)
     }
 
+    /// Members of the image indexes of a level that were not reached before.
+    fn next_level(&self, level: &[Digest], depth: usize, gathered: &mut Gathered) -> Vec<Digest> {
+        let mut next = Vec::new();
+        for digest in level {
+            let top = gathered.top(digest);
+            let Some(manifest) = gathered.manifests.get_mut(digest) else {
+                continue;
+            };
+            let members = manifest.member_digests();
+            if depth > self.limits.index_depth && !members.is_empty() {
+                let detail = format!(
+                    "members below {} levels of image indexes are left out",
+                    self.limits.index_depth
+                );
+                manifest.add_problem(Problem::new(ProblemCode::Limit, detail).at_limit("index_depth"));
+                continue;
+            }
+            for member in members {
+                if !level.contains(&member) && !gathered.tops.contains_key(&member) {
+                    gathered.tops.insert(member.clone(), top.clone());
+                    next.push(member);
+                }
+            }
+        }
+        next
+    }
+
     /// Fetches the manifests of one level that are neither known nor here.
-    async fn fetch_level(&self, repository: &RepositoryName, top: &Digest, level: &[Digest], gathered: &mut Gathered) {
+    async fn fetch_level(
+        &self,
+        repository: &RepositoryName,
+        level: &[Digest],
+        is_first: bool,
+        gathered: &mut Gathered,
+    ) {
         let mut wanted = Vec::new();
         for digest in level {
             if gathered.held.contains(digest) || gathered.manifests.contains_key(digest) {
                 continue;
             }
-            if self.is_spent(&gathered.budget) {
-                self.stop_at_limit(top, gathered);
-                break;
+            let top = gathered.top(digest);
+            if self.is_spent(&top, gathered) {
+                self.stop_at_limit(&top, gathered);
+                continue;
             }
-            gathered.budget.fetches += 1;
+            gathered.spend(digest, 1, 0);
             wanted.push(digest.clone());
         }
         let mut fetches = stream::iter(wanted)
@@ -162,17 +201,13 @@ impl Observer {
         while let Some((digest, fetched)) = fetches.next().await {
             match fetched {
                 Ok((manifest, share)) => {
-                    gathered.budget.bytes += manifest.body.len();
                     gathered.shares.push(share);
                     self.keep(manifest, gathered);
                 }
-                Err(NotFetched::Missing) if digest != *top => {}
+                // The image index tells which of its members the registry does not have.
+                Err(NotFetched::Missing) if !is_first => drop(gathered.missing.insert(digest)),
                 Err(not_fetched) => {
-                    if let NotFetched::Failed(error) = &not_fetched
-                        && error.is_retryable()
-                    {
-                        gathered.failures.push(format!("manifest {digest}: {error}"));
-                    }
+                    gathered.fail("manifest", &digest, &not_fetched);
                     let problem = not_fetched.problem("manifest", ProblemCode::ManifestMissing);
                     gathered.held.insert(digest.clone());
                     gathered
@@ -213,56 +248,51 @@ impl Observer {
         &self,
         store: &WriteStore,
         repository: &RepositoryName,
-        top: &Digest,
         gathered: &mut Gathered,
     ) -> Result<(), StoreError> {
-        let mut wanted: BTreeMap<Digest, u64> = BTreeMap::new();
+        let mut wanted: BTreeMap<Digest, (u64, Digest)> = BTreeMap::new();
         for manifest in gathered.manifests.values_mut() {
             let Some(descriptor) = manifest.config_descriptor().cloned() else {
                 continue;
             };
             match config_too_large(&descriptor, &self.limits) {
                 Some(problem) => manifest.add_problem(problem),
-                None => drop(wanted.insert(descriptor.digest, descriptor.size)),
+                None => drop(wanted.insert(descriptor.digest, (descriptor.size, manifest.digest.clone()))),
             }
         }
         let digests: Vec<Digest> = wanted.keys().cloned().collect();
         let known = store.documents(&digests).await?;
-        let mut unknown: Vec<(Digest, u64)> = wanted
-            .into_iter()
-            .filter(|(digest, _)| !known.contains_key(digest))
-            .collect();
-        if gathered.budget.fetches + unknown.len() > self.limits.fetches_per_tag {
-            unknown.truncate(self.limits.fetches_per_tag.saturating_sub(gathered.budget.fetches));
-            self.stop_at_limit(top, gathered);
+        let mut unknown: Vec<(Digest, u64, Digest)> = Vec::new();
+        for (digest, (size, of)) in wanted {
+            let top = gathered.top(&of);
+            if known.contains_key(&digest) {
+                continue;
+            }
+            if self.is_spent(&top, gathered) {
+                self.stop_at_limit(&top, gathered);
+                continue;
+            }
+            gathered.spend(&of, 1, usize::try_from(size).unwrap_or(usize::MAX));
+            unknown.push((digest, size, of));
         }
         let mut configs: HashMap<Digest, Result<(Bytes, bool), Problem>> = known
             .into_iter()
             .map(|(digest, body)| (digest, Ok((body.into(), true))))
             .collect();
         let mut fetches = stream::iter(unknown)
-            .map(|(digest, size)| async move {
+            .map(|(digest, size, _)| async move {
                 let fetched = self.fetch_config(repository, &digest, size).await;
                 (digest, fetched)
             })
             .buffer_unordered(REQUESTS_PER_REPOSITORY);
         while let Some((digest, fetched)) = fetches.next().await {
-            if self.is_spent(&gathered.budget) {
-                self.stop_at_limit(top, gathered);
-                break;
-            }
             let config = match fetched {
                 Ok((body, share)) => {
-                    gathered.budget.bytes += body.len();
                     gathered.shares.push(share);
                     Ok((body, false))
                 }
                 Err(not_fetched) => {
-                    if let NotFetched::Failed(error) = &not_fetched
-                        && error.is_retryable()
-                    {
-                        gathered.failures.push(format!("config {digest}: {error}"));
-                    }
+                    gathered.fail("config", &digest, &not_fetched);
                     Err(not_fetched.problem("config", ProblemCode::ConfigMissing))
                 }
             };
@@ -304,7 +334,8 @@ impl Observer {
         Ok((body, Share::Config(held)))
     }
 
-    fn is_spent(&self, budget: &Budget) -> bool {
+    fn is_spent(&self, top: &Digest, gathered: &Gathered) -> bool {
+        let budget = gathered.budgets.get(top).copied().unwrap_or_default();
         budget.fetches >= self.limits.fetches_per_tag || budget.bytes >= BYTES_PER_TAG
     }
 
@@ -314,7 +345,7 @@ impl Observer {
                 "it leads to more than {} manifests and configs, or {BYTES_PER_TAG} bytes of them; the rest is left out",
                 self.limits.fetches_per_tag
             );
-            manifest.add_problem(Problem::new(ProblemCode::Limit, detail));
+            manifest.add_problem(Problem::new(ProblemCode::Limit, detail).at_limit("fetches_per_tag"));
         }
     }
 }
@@ -333,23 +364,21 @@ fn judge_members(digest: &Digest, gathered: &mut Gathered) {
     }
     let (mut missing, mut healable) = (Vec::new(), false);
     for member in index.member_digests() {
-        match (gathered.manifests.get(&member), gathered.stored.get(&member)) {
-            (Some(manifest), _) => {
+        match gathered.manifests.get(&member) {
+            Some(manifest) => {
                 healable |= manifest.healable;
                 if manifest.content.is_none() {
                     missing.push(member);
                 }
             }
-            (None, Some(known)) if known.is_settled() => {}
-            (None, _) => missing.push(member),
+            None if gathered.missing.contains(&member) => missing.push(member),
+            // Known already, or left out at a limit.
+            None => {}
         }
     }
     if let Some(index) = gathered.manifests.get_mut(digest) {
-        let at_limit = index.problems.iter().any(|problem| problem.code == ProblemCode::Limit);
-        if !at_limit {
-            for member in missing {
-                index.add_problem(Problem::new(ProblemCode::MemberMissing, member));
-            }
+        for member in missing {
+            index.add_problem(Problem::new(ProblemCode::MemberMissing, member));
         }
         index.healable |= healable;
     }
