@@ -39,7 +39,7 @@ impl Index {
         let image = write_image(&change, "member", &[]).await;
         let image_index = write_manifest(&change, &format!("{repository} {tag} index"), 1, &[]).await;
         let leaf = "INSERT INTO index_leaf (image_index_id, position, manifest_id, os, architecture, via, terms) \
-                    VALUES ($1, 0, $2, 'linux', 'amd64', ARRAY[$1], '{}') ON CONFLICT DO NOTHING";
+                    VALUES ($1::bigint, 0, $2, 'linux', 'amd64', ARRAY[$1::bigint], '{}') ON CONFLICT DO NOTHING";
         change.execute(leaf, &[&image_index, &image]).await.expect("a leaf");
         point(&change, repository, tag, image_index, revision.n).await;
         change.commit().await.expect("committed");
