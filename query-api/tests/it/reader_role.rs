@@ -54,7 +54,7 @@ async fn no_row_of_any_table_can_be_written() {
                 format!("DELETE FROM {table}"),
                 format!("TRUNCATE {table} CASCADE"),
                 format!("COPY {table} FROM STDIN"),
-                format!("LOCK TABLE {table} IN SHARE MODE"),
+                format!("DO $$ BEGIN LOCK TABLE {table} IN SHARE MODE; END $$"),
                 format!("SELECT FROM {table} FOR UPDATE"),
             ]
         })
@@ -83,7 +83,7 @@ async fn no_object_can_be_made_or_changed() {
         "DROP TABLE tag CASCADE",
         "DROP INDEX tag_name_idx",
         "COMMENT ON TABLE tag IS 'mine'",
-        "GRANT SELECT ON tag TO public",
+        "ALTER TABLE tag OWNER TO flagstate_reader",
         "ALTER SYSTEM SET work_mem = '1GB'",
         "SET ROLE postgres",
         "SET SESSION AUTHORIZATION postgres",
