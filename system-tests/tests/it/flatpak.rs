@@ -1,18 +1,17 @@
 //! The real flatpak client, through the proxy.
 
-use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use flagstate_test_support::system::{Options, System};
-use flagstate_test_support::{environment, wait};
 use serde_json::json;
 
-use crate::program;
+use crate::{database, program};
 
 const RUNTIME: &str = "org.flagstate.Platform";
 const APP: &str = "org.flagstate.App";
 
-/// How long the client may use an answer without asking. Seconds, for flatpak counts whole ones.
-const MAX_AGE: u64 = 1;
+/// After it client and proxy have to ask again, for they may use an answer for one second, by clocks of whole seconds.
+const LONGER_THAN_MAX_AGE: Duration = Duration::from_millis(2_100);
 
 /// Makes runtime and app as flatpak's own builder does.
 struct Builder {
@@ -103,15 +102,49 @@ fn refreshes(system: &System) -> Vec<String> {
         .collect()
 }
 
-async fn is_answered(system: &System, query: &str, tagged: usize) -> String {
-    let mut digest = String::new();
-    wait::until(query, async || {
-        let answer = system.index(query).await.unwrap();
-        let images = answer["Results"][0]["Images"].as_array().cloned().unwrap_or_default();
-        digest = images.first().map_or("", |image| image["Digest"].as_str().unwrap()).to_owned();
-        if images.len() == tagged { Ok(()) } else { Err(answer) }
-    })
+#[tokio::test(flavor = "multi_thread")]
+async fn flatpak_lists_installs_updates_and_refreshes() {
+    let system = System::start(&Options::beside_this_test().unwrap().configure(&json!({
+        "interval": {"fetch_all": "0"},
+        "cache": {"max_age_index": "1s", "stale_while_revalidate": "0s"},
+    })))
     .await
     .unwrap();
-    digest
+    let builder = Builder::new();
+    builder.push_runtime(&system).await;
+    builder.push_app(&system, "one").await;
+    database::equals_registry(&system).await;
+
+    let client = Client {
+        folder: tempfile::tempdir().unwrap(),
+    };
+    let remote = format!("oci+{}", system.proxy.url());
+    client.run(&["remote-add", "flagstate", &remote]).await;
+    let listed = client.run(&["remote-ls", "flagstate", "--columns=application"]).await;
+    let offered: Vec<_> = listed.lines().filter(|line| line.starts_with("org.flagstate.")).collect();
+    assert_eq!(offered, [APP, RUNTIME], "{listed}");
+
+    client.run(&["install", "--noninteractive", "flagstate", APP]).await;
+    assert_eq!(client.app_version(), "one");
+    let installed = client.run(&["list", "--columns=application,origin"]).await;
+    for name in [APP, RUNTIME] {
+        assert!(installed.contains(&format!("{name}\tflagstate")), "{installed}");
+    }
+    let first = client.app_commit().await;
+
+    tokio::time::sleep(LONGER_THAN_MAX_AGE).await;
+    let before = refreshes(&system);
+    assert_eq!(before.first().map(String::as_str), Some("200"));
+    client.run(&["remote-ls", "flagstate"]).await;
+    let after = refreshes(&system);
+    let refreshed = &after[before.len()..];
+    assert!(!refreshed.is_empty() && refreshed.iter().all(|status| status == "304"), "{refreshed:?}");
+
+    builder.push_app(&system, "two").await;
+    database::equals_registry(&system).await;
+    tokio::time::sleep(LONGER_THAN_MAX_AGE).await;
+    client.run(&["update", "--noninteractive"]).await;
+    assert_eq!(client.app_version(), "two");
+    assert_ne!(client.app_commit().await, first);
+    assert_eq!(refreshes(&system)[after.len()], "200");
 }
