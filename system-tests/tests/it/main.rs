@@ -7,8 +7,12 @@
 
 mod database;
 mod etags;
+mod events;
 mod flatpak;
 mod http;
+mod kill;
 mod program;
 mod proxy;
+mod reader_role;
+mod shutdown;
 mod skopeo;
