@@ -19,6 +19,9 @@ const AT_ONCE: usize = 8;
 /// How often query-api is asked for what was pushed.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Only what is lost takes so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn image(number: usize) -> Manifest {
     ImageBuilder::new(&format!("image {number}"))
         .label("number", &number.to_string())
@@ -42,7 +45,9 @@ impl Index {
     /// Digest of the image that a tag points at.
     async fn find(&self, repository: &str, tag: &str) -> Option<String> {
         let mut url = self.url.clone();
-        url.query_pairs_mut().append_pair("repository", repository).append_pair("tag", tag);
+        url.query_pairs_mut()
+            .append_pair("repository", repository)
+            .append_pair("tag", tag);
         let answer = self.client.get(url).send().await.unwrap().error_for_status().unwrap();
         let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
         let digest = &answer["Results"][0]["Images"][0]["Digest"];
@@ -50,26 +55,29 @@ impl Index {
     }
 }
 
-/// Pushes, and waits until that is visible; tells how long after the registry's answer it was, unless a later push of
-/// the moving tag may have come between.
-async fn push(pusher: &Pusher, index: &Index, moves: &AtomicUsize, number: usize) -> Option<Duration> {
-    let image = image(number);
-    let is_move = number % 2 == 0;
-    let (repository, tag) = if is_move {
+fn repository_and_tag(number: usize) -> (&'static str, String) {
+    if number % 2 == 0 {
         ("apps/moving", "latest".to_owned())
     } else {
         ("apps/many", format!("v{number}"))
-    };
-    for blob in &image.blobs {
-        pusher.push_blob(repository, blob).await.unwrap();
     }
-    let before = moves.fetch_add(usize::from(is_move), Ordering::SeqCst) + usize::from(is_move);
+}
+
+/// Puts a manifest under its tag, and waits until that is visible; tells how long after the registry's answer it was.
+///
+/// `answers` counts the registry's answers to pushes of the moving tag: when another one came meanwhile, its push may
+/// have been the later one, and this one is never seen.
+async fn push(pusher: &Pusher, index: &Index, answers: &AtomicUsize, number: usize) -> Option<Duration> {
+    let (image, (repository, tag)) = (image(number), repository_and_tag(number));
+    let is_move = tag == "latest";
+    let before = answers.load(Ordering::SeqCst);
     pusher.put_manifest(repository, &tag, &image).await.unwrap();
     let pushed = Instant::now();
+    answers.fetch_add(usize::from(is_move), Ordering::SeqCst);
     let digest = image.digest.to_string();
-    let deadline = pushed + Duration::from_secs(60);
+    let deadline = pushed + PATIENCE;
     while index.find(repository, &tag).await.as_ref() != Some(&digest) {
-        if is_move && moves.load(Ordering::SeqCst) != before {
+        if is_move && answers.load(Ordering::SeqCst) != before + 1 {
             return None;
         }
         assert!(Instant::now() < deadline, "{repository}:{tag} is lost");
@@ -80,7 +88,10 @@ async fn push(pusher: &Pusher, index: &Index, moves: &AtomicUsize, number: usize
 
 /// Deletes, and waits until that is visible; tells how long after the registry's answer it was.
 async fn delete(pusher: &Pusher, index: &Index, number: usize) -> Duration {
-    pusher.delete_manifest("apps/many", &image(number).digest).await.unwrap();
+    pusher
+        .delete_manifest("apps/many", &image(number).digest)
+        .await
+        .unwrap();
     let deleted = Instant::now();
     wait::until("the removal is visible", async || {
         index.find("apps/many", &format!("v{number}")).await.map_or(Ok(()), Err)
@@ -94,7 +105,12 @@ fn print(what: &str, mut latencies: Vec<Duration>) {
     latencies.sort();
     let rank = |percent: usize| latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)];
     let count = latencies.len();
-    println!("{what} ({count}): p50 {:.1?}, p90 {:.1?}, p99 {:.1?}", rank(50), rank(90), rank(99));
+    println!(
+        "{what} ({count}): p50 {:.1?}, p90 {:.1?}, p99 {:.1?}",
+        rank(50),
+        rank(90),
+        rank(99)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,8 +119,13 @@ async fn pushes_become_visible_at_query_api_and_none_is_lost() {
     let system = System::start(&Options::beside_this_test().unwrap().configure(&configuration))
         .await
         .unwrap();
-    let (pusher, index, moves) = (system.pusher().unwrap(), Index::of(&system), AtomicUsize::new(0));
-    let pushes = stream::iter(0..PUSHES).map(|number| push(&pusher, &index, &moves, number));
+    let (pusher, index, answers) = (system.pusher().unwrap(), Index::of(&system), AtomicUsize::new(0));
+    for number in 0..PUSHES {
+        for blob in &image(number).blobs {
+            pusher.push_blob(repository_and_tag(number).0, blob).await.unwrap();
+        }
+    }
+    let pushes = stream::iter(0..PUSHES).map(|number| push(&pusher, &index, &answers, number));
     let latencies: Vec<_> = pushes.buffer_unordered(AT_ONCE).collect().await;
     print("PUT to visible", latencies.into_iter().flatten().collect());
     database::equals_registry(&system).await;
@@ -118,7 +139,11 @@ async fn pushes_become_visible_at_query_api_and_none_is_lost() {
     }
     let left = database::contents(&system.database).await;
     assert_eq!(left.repositories().keys().collect::<Vec<_>>(), ["apps/moving"]);
-    let failed = database::rows(&system.database, "SELECT to_jsonb(q)::text FROM scan_queue q WHERE attempts > 0").await;
+    let failed = database::rows(
+        &system.database,
+        "SELECT to_jsonb(q)::text FROM scan_queue q WHERE attempts > 0",
+    )
+    .await;
     assert_eq!(failed, [""; 0]);
     database::fits_together(&system.database).await;
 }
