@@ -17,7 +17,7 @@ const PUSHES: usize = 200;
 const AT_ONCE: usize = 8;
 
 /// How often query-api is asked for what was pushed.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Only what is lost takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
