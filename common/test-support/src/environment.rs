@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
 
+/// Names a PostgreSQL server that several test processes share: `cargo xtask test` sets it.
+pub const SHARED_POSTGRES: &str = "FLAGSTATE_TEST_POSTGRES_URL";
+
 /// Folders that an ordinary user's `PATH` may lack although daemons live there.
 const DAEMON_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 

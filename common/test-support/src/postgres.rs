@@ -5,5 +5,5 @@ mod server;
 mod template;
 
 pub use database::TestDatabase;
-pub use server::{READER_ROLE, Server, ServerUrl};
-pub use template::migrated_up_down_up;
+pub use server::{READER_ROLE, Server, ServerUrl, find_binaries};
+pub use template::{migrated, migrated_up_down_up};

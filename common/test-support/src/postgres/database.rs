@@ -10,9 +10,6 @@ use super::server::{Server, ServerUrl, connect};
 use super::template;
 use crate::environment;
 
-/// Names a server that several test processes share: `cargo xtask test` sets it.
-const SHARED_SERVER: &str = "FLAGSTATE_TEST_POSTGRES_URL";
-
 static TEMPLATE: OnceCell<Template> = OnceCell::const_new();
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
@@ -25,7 +22,7 @@ struct Template {
 
 impl Template {
     async fn prepare() -> Result<Self> {
-        let (server, own_server) = match environment::variable(SHARED_SERVER) {
+        let (server, own_server) = match environment::variable(environment::SHARED_POSTGRES) {
             Some(url) => (ServerUrl::parse(&url)?, None),
             None => {
                 let own = Server::start(None).await?;

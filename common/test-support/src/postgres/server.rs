@@ -193,7 +193,8 @@ impl Server {
 }
 
 /// The folder of the newest installed binaries.
-pub(crate) fn find_binaries() -> Option<PathBuf> {
+#[must_use]
+pub fn find_binaries() -> Option<PathBuf> {
     let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = installed
         .filter_map(|entry| {

@@ -56,15 +56,27 @@ async fn create(client: &Client, server: &ServerUrl, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes an empty database of this name, applies all schema changes, reverts all and applies all again.
+/// Makes a database of this name with all schema changes applied, and tells its URL.
+///
+/// # Errors
+/// When the server refuses, or a change cannot be applied.
+pub async fn migrated(server: &ServerUrl, name: &str) -> Result<String> {
+    migrated_by(server, name, Way::Up).await
+}
+
+/// [`migrated`], and then all changes reverted and applied again.
 ///
 /// # Errors
 /// When the server refuses, or a change cannot be applied or reverted.
 pub async fn migrated_up_down_up(server: &ServerUrl, name: &str) -> Result<String> {
+    migrated_by(server, name, Way::UpDownUp).await
+}
+
+async fn migrated_by(server: &ServerUrl, name: &str, way: Way) -> Result<String> {
     let client = connect(&server.owner("postgres")).await?;
     client.batch_execute(&format!("CREATE DATABASE {name}")).await?;
     let url = server.owner(name);
-    migrate(url.clone(), Way::UpDownUp).await?;
+    migrate(url.clone(), way).await?;
     Ok(url)
 }
 
