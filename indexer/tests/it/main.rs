@@ -8,6 +8,7 @@
 
 mod documentation;
 mod events;
+mod gc;
 mod harness;
 mod hostile;
 mod registry;
