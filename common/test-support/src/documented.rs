@@ -50,7 +50,7 @@ pub async fn schema(client: &Client) -> Result<String> {
                    WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
     let indexes =
         "SELECT regexp_replace(pg_get_indexdef(indexrelid), '^CREATE (UNIQUE )?INDEX (\\S+) ON \\S+ ', '\\2: \\1')
-                   FROM pg_index WHERE indrelid = $1 ORDER BY 1 COLLATE \"C\"";
+                   FROM pg_index WHERE indrelid = $1 ORDER BY pg_get_indexdef(indexrelid) COLLATE \"C\"";
     for table in client.query(tables, &[]).await? {
         let (oid, name, comment): (u32, String, String) = (table.get(0), table.get(1), table.get(2));
         ensure!(!comment.is_empty(), "table {name} has no comment");
