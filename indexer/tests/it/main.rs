@@ -9,5 +9,6 @@
 mod events;
 mod harness;
 mod hostile;
+mod model;
 mod registry;
 mod scan;
