@@ -11,5 +11,6 @@ mod events;
 mod gc;
 mod harness;
 mod hostile;
+mod model;
 mod registry;
 mod scan;
