@@ -40,6 +40,7 @@ watcher=$!
 wait "$program" 2>/dev/null
 status=$?
 kill -s KILL "$watcher" 2>/dev/null
+wait "$watcher" 2>/dev/null
 if [ -n "$folder" ]; then rm -rf -- "$folder"; fi
 exit "$status"
 "#;
