@@ -53,8 +53,8 @@ impl WriteStore {
             .transaction(async |connection| {
                 content::store(connection, &changes.manifests, Existing::Replace, self.index_depth).await?;
                 let repository = repository_id(connection, &changes.repository).await?;
-                let n = revision::take(connection, &self.lease).await?;
                 hold(connection, repository, changes).await?;
+                let n = revision::take(connection, &self.lease).await?;
                 log(connection, repository, n, changes).await?;
                 end_tags(connection, repository, n, changes).await?;
                 point_tags(connection, repository, n, changes).await?;
