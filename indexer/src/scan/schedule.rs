@@ -10,7 +10,7 @@ use std::time::Duration;
 use flagstate_common::repository_name::RepositoryName;
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
@@ -30,6 +30,9 @@ const REQUEST_POLL: Duration = Duration::from_secs(1);
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
 /// How soon a full scan that could not read the catalog is tried again, if the interval is not shorter.
 const CATALOG_RETRY: Duration = Duration::from_secs(60);
+/// How long work that is under way may take when the term ends. What is cut off then waits for the registry, and stays
+/// in the queue.
+const LAST_WORK: Duration = Duration::from_secs(3);
 /// How often a running scan tells how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
@@ -73,10 +76,15 @@ pub async fn serve_queue(worker: Worker, wake: Arc<Notify>, cancel: Cancellation
             }
         }
     }
-    while let Some(ended) = tasks.join_next_with_id().await {
-        finish(ended, &mut busy)?;
-    }
-    Ok(())
+    let finishing = async {
+        while let Some(ended) = tasks.join_next_with_id().await {
+            finish(ended, &mut busy)?;
+        }
+        Ok(())
+    };
+    let finished = timeout(LAST_WORK, finishing).await;
+    tasks.shutdown().await;
+    finished.unwrap_or(Ok(()))
 }
 
 fn finish(
