@@ -116,7 +116,7 @@ async fn hostile_images_are_recorded_and_hide_nothing_else() {
         Fault::WrongByte,
     ));
     registry.add(Rule::on(&format!("/v2/{repository}/manifests/wrong-byte"), Fault::WrongByte).method("GET"));
-    let indexer = Indexer::start(config(&registry.url().unwrap(), &database, ""), listener().0);
+    let indexer = Indexer::start(config(&registry.url(), &database, ""), listener().0);
     until("the good image is indexed", async || {
         let index = index_contents(&database).await;
         let found = index

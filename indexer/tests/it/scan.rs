@@ -81,7 +81,7 @@ async fn a_first_scan_asks_no_more_than_it_must_and_a_second_one_writes_nothing(
             expected.insert(&name, &tag, &manifest.digest.to_string());
         }
     }
-    let indexer = Indexer::start(config(&registry.url().unwrap(), &database, ""), listener().0);
+    let indexer = Indexer::start(config(&registry.url(), &database, ""), listener().0);
     let scans = async |outcome: u64| {
         until("the scan ends", async || {
             let ended = indexer.count("flagstate_full_scans_total", Some("complete"));
