@@ -7,6 +7,7 @@ pub mod error;
 pub mod pool;
 pub mod read;
 mod rows;
+pub mod sql;
 
 pub use error::StoreError;
 pub use pool::{Pool, PoolOptions, PoolStatus};

@@ -33,8 +33,8 @@ const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Connections at once, for each thread that serves them.
 const CONNECTIONS_PER_THREAD: usize = 5_000;
-/// From being not ready to not accepting connections any more.
-const DRAIN_PAUSE: Duration = Duration::from_secs(2);
+/// From being not ready to not accepting connections any more: what load balancers take to notice.
+pub const DRAIN_PAUSE: Duration = Duration::from_secs(2);
 /// How long requests that are under way may take when the process ends, in seconds.
 const DRAIN_SECONDS: u64 = 25;
 /// How often the database is asked how fresh the index is.
@@ -130,11 +130,11 @@ impl App {
         self.admin_address
     }
 
-    /// Serves until `shutdown` is cancelled, and then to the end of the requests under way.
+    /// Serves until `shutdown` is cancelled, for `drain_pause` more, and then to the end of the requests under way.
     ///
     /// # Errors
     /// When a server ends by itself.
-    pub async fn run(self) -> Result<(), AppError> {
+    pub async fn run(self, drain_pause: Duration) -> Result<(), AppError> {
         let Self {
             public,
             admin,
@@ -152,7 +152,7 @@ impl App {
         let watching = tokio::spawn(watch.run());
         let drain = async {
             shutdown.cancelled().await;
-            tokio::time::sleep(DRAIN_PAUSE).await;
+            tokio::time::sleep(drain_pause).await;
             stopping.cancel();
             public_handle.stop(true).await;
             admin_handle.stop(true).await;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use flagstate_common::config::{Config, Service};
 use flagstate_common::{build, healthcheck, shutdown, telemetry};
-use flagstate_query_api::app::App;
+use flagstate_query_api::app::{App, DRAIN_PAUSE};
 
 /// Exit code for configuration that cannot be used (`EX_USAGE` of sysexits).
 const BAD_CONFIGURATION: u8 = 64;
@@ -57,7 +57,8 @@ fn execute(command: Command, config: &Config) -> anyhow::Result<()> {
         match command {
             Command::Run => {
                 telemetry::install(&config.log)?;
-                App::bind(config, shutdown::on_signal()?)?.run().await?;
+                let app = App::bind(config, shutdown::on_signal()?)?;
+                app.run(DRAIN_PAUSE).await?;
             }
             Command::CheckConfig => tell("the configuration can be used"),
             Command::Healthcheck => healthcheck::check(config.listen.query_api_admin).await?,

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tracing::debug;
+use tracing::warn;
 use url::Url;
 
 use super::auth::Access;
@@ -132,7 +132,7 @@ impl Pager {
                 self.next = next;
             }
             Err(incomplete) => {
-                debug!(list = ?self.operation, reason = ?incomplete, "the list is incomplete");
+                warn!(list = ?self.access, reason = ?incomplete, "the registry's list has no end that can be trusted");
                 self.incomplete = Some(incomplete);
             }
         }

@@ -1,5 +1,6 @@
 //! The HTTP client underneath: TLS, proxies, the connection pool, and which host is spoken to how.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ const POOL_IDLE: Duration = Duration::from_secs(50);
 ///
 /// Only the first shows the client certificate and may connect anywhere. Neither follows redirects, decompresses,
 /// or reads a proxy from the environment: that is all decided here and in the files above.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Transport {
     registry: Arc<Url>,
     own: reqwest::Client,
@@ -83,6 +84,15 @@ impl Transport {
     /// Whether the URL is on the registry's own origin: scheme, host and port.
     pub(super) fn is_registry(&self, url: &Url) -> bool {
         url.origin() == self.registry.origin()
+    }
+}
+
+/// The clients would print the proxy, and with it its password.
+impl fmt::Debug for Transport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut transport = formatter.debug_struct("Transport");
+        transport.field("registry", &self.registry.as_str());
+        transport.finish_non_exhaustive()
     }
 }
 

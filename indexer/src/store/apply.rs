@@ -1,9 +1,10 @@
 //! One change set, one transaction, one revision.
 
+use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Bytea, Nullable, Text, Timestamptz};
-use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use flagstate_common::repository_name::RepositoryName;
+use flagstate_common::store::sql::sql;
 use flagstate_common::tag::Tag;
 
 use super::content::{self, Existing};
@@ -69,11 +70,11 @@ impl WriteStore {
 
 async fn repository_id(connection: &mut AsyncPgConnection, name: &RepositoryName) -> Result<i64, WriteError> {
     const FIND: &str = "SELECT id FROM repository WHERE name = $1";
-    let found: Vec<IdRow> = sql_query(FIND).bind::<Text, _>(name.as_str()).load(connection).await?;
+    let found: Vec<IdRow> = sql(FIND).bind::<Text, _>(name.as_str()).load(connection).await?;
     if let [row, ..] = found.as_slice() {
         return Ok(row.id);
     }
-    let row: IdRow = sql_query("INSERT INTO repository (name) VALUES ($1) RETURNING id")
+    let row: IdRow = sql("INSERT INTO repository (name) VALUES ($1) RETURNING id")
         .bind::<Text, _>(name.as_str())
         .get_result(connection)
         .await?;
@@ -86,7 +87,7 @@ async fn hold(connection: &mut AsyncPgConnection, repository: i64, changes: &Cha
         return Ok(());
     }
     let digests: Vec<_> = changes.held.keys().cloned().collect();
-    sql_query(
+    sql(
         "WITH RECURSIVE seen AS (
              SELECT m.id, t.pushed_at FROM unnest($2, $3) AS t (digest, pushed_at) JOIN manifest m ON m.digest = t.digest
          ), held AS (
@@ -126,7 +127,7 @@ async fn log(
         digests.push(Some(digest.to_bytes()));
     }
     if tags.is_empty() {
-        sql_query("INSERT INTO revision_change (n, ordinal, repository_id, cause) VALUES ($1, 0, $2, $3)")
+        sql("INSERT INTO revision_change (n, ordinal, repository_id, cause) VALUES ($1, 0, $2, $3)")
             .bind::<BigInt, _>(n)
             .bind::<BigInt, _>(repository)
             .bind::<Text, _>(changes.cause.as_str())
@@ -134,7 +135,7 @@ async fn log(
             .await?;
         return Ok(());
     }
-    sql_query(
+    sql(
         "INSERT INTO revision_change (n, ordinal, repository_id, tag, old_manifest_id, new_manifest_id, cause)
          SELECT $1, row_number() OVER (ORDER BY c.tag COLLATE \"C\") - 1, $2, c.tag, t.manifest_id, m.id, $5
          FROM unnest($3, $4) AS c (tag, digest)
@@ -167,7 +168,7 @@ async fn end_tags(
     if names.is_empty() {
         return Ok(());
     }
-    sql_query("UPDATE tag SET to_n = $2 WHERE repository_id = $1 AND name = ANY($3) AND to_n IS NULL")
+    sql("UPDATE tag SET to_n = $2 WHERE repository_id = $1 AND name = ANY($3) AND to_n IS NULL")
         .bind::<BigInt, _>(repository)
         .bind::<BigInt, _>(n)
         .bind::<Array<Text>, _>(names)
@@ -187,11 +188,9 @@ async fn point_tags(
     }
     let (names, targets): (Vec<&Tag>, Vec<_>) = changes.moved.iter().unzip();
     let digests: Vec<Vec<u8>> = targets.iter().map(|(digest, _)| digest.to_bytes()).collect();
-    sql_query(
-        "INSERT INTO tag (repository_id, name, manifest_id, from_n, pushed_at)
+    sql("INSERT INTO tag (repository_id, name, manifest_id, from_n, pushed_at)
          SELECT $1, t.name, m.id, $2, t.pushed_at
-         FROM unnest($3, $4, $5) AS t (name, digest, pushed_at) JOIN manifest m ON m.digest = t.digest",
-    )
+         FROM unnest($3, $4, $5) AS t (name, digest, pushed_at) JOIN manifest m ON m.digest = t.digest")
     .bind::<BigInt, _>(repository)
     .bind::<BigInt, _>(n)
     .bind::<Array<Text>, _>(names.iter().map(|tag| tag.as_str()).collect::<Vec<_>>())
@@ -206,7 +205,7 @@ async fn date_tags(connection: &mut AsyncPgConnection, repository: i64, changes:
     if changes.dated.is_empty() {
         return Ok(());
     }
-    sql_query(
+    sql(
         "UPDATE tag SET pushed_at = t.pushed_at FROM unnest($2, $3) AS t (name, pushed_at)
          WHERE repository_id = $1 AND tag.name = t.name AND to_n IS NULL",
     )

@@ -5,11 +5,12 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use diesel::sql_query;
+
 use diesel::sql_types::{Array, BigInt, Bool, Bytea, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use flagstate_common::digest::Digest;
 use flagstate_common::media_type::ManifestKind;
+use flagstate_common::store::sql::sql;
 use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
@@ -92,14 +93,12 @@ async fn store_documents(
             bodies.insert(&config.digest, body);
         }
     }
-    sql_query(
-        "INSERT INTO document (digest, size, raw) SELECT * FROM unnest($1, $2, $3) ON CONFLICT (digest) DO NOTHING",
-    )
-    .bind::<Array<Bytea>, _>(bodies.keys().map(|digest| digest.to_bytes()).collect::<Vec<_>>())
-    .bind::<Array<BigInt>, _>(bodies.values().map(|body| size(body.len() as u64)).collect::<Vec<_>>())
-    .bind::<Array<Bytea>, _>(bodies.values().map(|body| compress(body)).collect::<Vec<_>>())
-    .execute(connection)
-    .await?;
+    sql("INSERT INTO document (digest, size, raw) SELECT * FROM unnest($1, $2, $3) ON CONFLICT (digest) DO NOTHING")
+        .bind::<Array<Bytea>, _>(bodies.keys().map(|digest| digest.to_bytes()).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(bodies.values().map(|body| size(body.len() as u64)).collect::<Vec<_>>())
+        .bind::<Array<Bytea>, _>(bodies.values().map(|body| compress(body)).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -219,7 +218,11 @@ async fn store_manifests(
     manifests: &[Arc<ObservedManifest>],
     existing: Existing,
 ) -> Result<(), WriteError> {
-    const INSERT: &str = "INSERT INTO manifest (
+    let mut columns = Columns::default();
+    for manifest in manifests {
+        columns.push(manifest);
+    }
+    sql("INSERT INTO manifest (
             digest, verified, kind, media_type, artifact_type, size, config_digest, subject_digest, created,
             os, architecture, variant, os_version, os_features,
             annotations, labels, history, title, description, layers_size, terms, problems, healable, sanitised)
@@ -233,8 +236,7 @@ async fn store_manifests(
             digest, verified, kind, media_type, artifact_type, size, config_digest, subject_digest, created, platform,
             annotations, labels, history, title, description, layers_size, terms, problems, healable, sanitised)
         ORDER BY digest
-        ON CONFLICT (digest) DO ";
-    const UPDATE: &str = "UPDATE SET
+        ON CONFLICT (digest) DO UPDATE SET
             verified = excluded.verified, kind = excluded.kind, media_type = excluded.media_type,
             artifact_type = excluded.artifact_type, size = excluded.size, config_digest = excluded.config_digest,
             subject_digest = excluded.subject_digest, created = excluded.created, os = excluded.os,
@@ -242,38 +244,33 @@ async fn store_manifests(
             os_features = excluded.os_features, annotations = excluded.annotations, labels = excluded.labels,
             history = excluded.history, title = excluded.title, description = excluded.description,
             layers_size = excluded.layers_size, terms = excluded.terms, problems = excluded.problems,
-            healable = excluded.healable, sanitised = excluded.sanitised";
-    let mut columns = Columns::default();
-    for manifest in manifests {
-        columns.push(manifest);
-    }
-    let conflict = match existing {
-        Existing::Keep => "NOTHING",
-        Existing::Replace => UPDATE,
-    };
-    sql_query(format!("{INSERT}{conflict}"))
-        .bind::<Array<Bytea>, _>(columns.digest)
-        .bind::<Array<Bool>, _>(columns.verified)
-        .bind::<Array<SmallInt>, _>(columns.kind)
-        .bind::<Array<Text>, _>(columns.media_type)
-        .bind::<Array<Text>, _>(columns.artifact_type)
-        .bind::<Array<BigInt>, _>(columns.size)
-        .bind::<Array<Nullable<Bytea>>, _>(columns.config_digest)
-        .bind::<Array<Nullable<Bytea>>, _>(columns.subject_digest)
-        .bind::<Array<Nullable<Timestamptz>>, _>(columns.created)
-        .bind::<Array<Jsonb>, _>(columns.platform)
-        .bind::<Array<Jsonb>, _>(columns.annotations)
-        .bind::<Array<Jsonb>, _>(columns.labels)
-        .bind::<Array<Jsonb>, _>(columns.history)
-        .bind::<Array<Nullable<Text>>, _>(columns.title)
-        .bind::<Array<Nullable<Text>>, _>(columns.description)
-        .bind::<Array<BigInt>, _>(columns.layers_size)
-        .bind::<Array<Jsonb>, _>(columns.terms)
-        .bind::<Array<Jsonb>, _>(columns.problems)
-        .bind::<Array<Bool>, _>(columns.healable)
-        .bind::<Array<Bool>, _>(columns.sanitised)
-        .execute(connection)
-        .await?;
+            healable = excluded.healable, sanitised = excluded.sanitised
+        WHERE $21 AND (excluded.verified OR NOT manifest.verified)
+            AND (manifest.verified, manifest.problems, manifest.healable)
+                IS DISTINCT FROM (excluded.verified, excluded.problems, excluded.healable)")
+    .bind::<Array<Bytea>, _>(columns.digest)
+    .bind::<Array<Bool>, _>(columns.verified)
+    .bind::<Array<SmallInt>, _>(columns.kind)
+    .bind::<Array<Text>, _>(columns.media_type)
+    .bind::<Array<Text>, _>(columns.artifact_type)
+    .bind::<Array<BigInt>, _>(columns.size)
+    .bind::<Array<Nullable<Bytea>>, _>(columns.config_digest)
+    .bind::<Array<Nullable<Bytea>>, _>(columns.subject_digest)
+    .bind::<Array<Nullable<Timestamptz>>, _>(columns.created)
+    .bind::<Array<Jsonb>, _>(columns.platform)
+    .bind::<Array<Jsonb>, _>(columns.annotations)
+    .bind::<Array<Jsonb>, _>(columns.labels)
+    .bind::<Array<Jsonb>, _>(columns.history)
+    .bind::<Array<Nullable<Text>>, _>(columns.title)
+    .bind::<Array<Nullable<Text>>, _>(columns.description)
+    .bind::<Array<BigInt>, _>(columns.layers_size)
+    .bind::<Array<Jsonb>, _>(columns.terms)
+    .bind::<Array<Jsonb>, _>(columns.problems)
+    .bind::<Array<Bool>, _>(columns.healable)
+    .bind::<Array<Bool>, _>(columns.sanitised)
+    .bind::<Bool, _>(existing == Existing::Replace)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -298,7 +295,7 @@ async fn store_layers(
     if owner.is_empty() {
         return Ok(());
     }
-    sql_query(
+    sql(
         "INSERT INTO layer (manifest_id, position, digest, size, media_type, diff_id, chain_id)
          SELECT m.id, t.position, t.digest, t.size, t.media_type, t.diff_id, t.chain_id
          FROM unnest($1, $2, $3, $4, $5, $6, $7) AS t (owner, position, digest, size, media_type, diff_id, chain_id)
@@ -346,7 +343,7 @@ async fn store_members(
     if owner.is_empty() {
         return Ok(());
     }
-    sql_query(
+    sql(
         "INSERT INTO index_member (image_index_id, position, digest, size, media_type, artifact_type, os, architecture,
              variant, os_version, os_features, annotations, attestation)
          SELECT m.id, t.position, t.digest, t.size, t.media_type, t.details ->> 'artifact_type', t.details ->> 'os',
@@ -378,8 +375,7 @@ async fn derive_leaves(
     index_depth: usize,
 ) -> Result<(), WriteError> {
     let digests: Vec<Digest> = manifests.iter().map(|manifest| manifest.digest.clone()).collect();
-    sql_query(
-        "WITH RECURSIVE touched AS (
+    sql("WITH RECURSIVE touched AS (
              SELECT id, digest, kind FROM manifest WHERE digest = ANY($1)
              UNION
              SELECT above.id, above.digest, above.kind
@@ -410,8 +406,7 @@ async fn derive_leaves(
          SELECT top, position, id, os, architecture, via, terms FROM leaf ORDER BY top, position
          ON CONFLICT (image_index_id, position) DO UPDATE
          SET manifest_id = excluded.manifest_id, os = excluded.os, architecture = excluded.architecture,
-             via = excluded.via, terms = excluded.terms",
-    )
+             via = excluded.via, terms = excluded.terms")
     .bind::<Array<Bytea>, _>(to_bytes(&digests))
     .bind::<Integer, _>(i32::try_from(index_depth).unwrap_or(i32::MAX))
     .execute(connection)

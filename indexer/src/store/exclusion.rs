@@ -1,10 +1,11 @@
 //! Hiding excluded repositories at once, and showing those that are included again.
 
+use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Bool, Text};
-use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, RunQueryDsl};
 use flagstate_common::config::RepositoryFilter;
 use flagstate_common::repository_name::RepositoryName;
+use flagstate_common::store::sql::sql;
 
 use super::{WriteError, WriteStore, revision};
 use crate::scan::observation::Cause;
@@ -37,7 +38,7 @@ impl WriteStore {
         let mut connection = self.pool.connection().await?;
         connection
             .transaction(async |connection| {
-                let rows: Vec<RepositoryRow> = sql_query("SELECT id, name, hidden FROM repository ORDER BY id")
+                let rows: Vec<RepositoryRow> = sql("SELECT id, name, hidden FROM repository ORDER BY id")
                     .load(connection)
                     .await?;
                 let is_hidden = |row: &RepositoryRow| {
@@ -58,15 +59,13 @@ impl WriteStore {
                     shown: hidden.iter().filter(|hidden| !**hidden).count(),
                 };
                 let n = revision::take(connection, &self.lease).await?;
-                sql_query(
-                    "WITH changed AS (
+                sql("WITH changed AS (
                          UPDATE repository r SET hidden = t.hidden FROM unnest($2, $3) AS t (id, hidden)
                          WHERE r.id = t.id
                          RETURNING r.id, r.name
                      )
                      INSERT INTO revision_change (n, ordinal, repository_id, cause)
-                     SELECT $1, row_number() OVER (ORDER BY name) - 1, id, $4 FROM changed",
-                )
+                     SELECT $1, row_number() OVER (ORDER BY name) - 1, id, $4 FROM changed")
                 .bind::<BigInt, _>(n)
                 .bind::<Array<BigInt>, _>(ids)
                 .bind::<Array<Bool>, _>(hidden)

@@ -4,10 +4,11 @@
 //! that slept through its expiry then fails the epoch check of its next transaction.
 
 use chrono::{DateTime, Utc};
+use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Bool, Double, Nullable, Text, Timestamptz};
-use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use flagstate_common::revision::Revision;
+use flagstate_common::store::sql::sql;
 use flagstate_common::store::{Pool, StoreError};
 use thiserror::Error;
 
@@ -138,20 +139,16 @@ impl LeaseStore {
         let mut connection = self.pool.connection().await?;
         connection
             .transaction(async |connection| {
-                let taken: Vec<EpochRow> = sql_query(
-                    "UPDATE writer_lease
+                let taken: Vec<EpochRow> = sql("UPDATE writer_lease
                      SET holder = $1, epoch = epoch + 1, expires_at = clock_timestamp() + make_interval(secs => $2)
                      WHERE holder IS NULL OR expires_at < clock_timestamp()
-                     RETURNING epoch",
-                )
+                     RETURNING epoch")
                 .bind::<Text, _>(holder)
                 .bind::<Double, _>(LEASE_SECONDS)
                 .load(connection)
                 .await?;
                 let Some(EpochRow { epoch }) = taken.into_iter().next() else {
-                    let held: HeldRow = sql_query("SELECT holder FROM writer_lease")
-                        .get_result(connection)
-                        .await?;
+                    let held: HeldRow = sql("SELECT holder FROM writer_lease").get_result(connection).await?;
                     return Ok(Acquired::HeldBy {
                         holder: held.holder.unwrap_or_default(),
                     });
@@ -176,12 +173,10 @@ impl LeaseStore {
     /// Database errors; the lease may then still be held.
     pub async fn renew(&self, lease: &WriterLease, progress: ScanProgress) -> Result<bool, StoreError> {
         let mut connection = self.pool.connection().await?;
-        let renewed = sql_query(
-            "UPDATE writer_lease
+        let renewed = sql("UPDATE writer_lease
              SET expires_at = clock_timestamp() + make_interval(secs => $3), scan_started_at = $4,
                  scan_completed_at = $5, scan_repositories_done = $6, scan_repositories = $7
-             WHERE holder = $1 AND epoch = $2",
-        )
+             WHERE holder = $1 AND epoch = $2")
         .bind::<Text, _>(&lease.holder)
         .bind::<BigInt, _>(lease.epoch)
         .bind::<Double, _>(LEASE_SECONDS)
@@ -200,7 +195,7 @@ impl LeaseStore {
     /// Database errors; the lease then runs out by itself.
     pub async fn release(&self, lease: &WriterLease) -> Result<(), StoreError> {
         let mut connection = self.pool.connection().await?;
-        sql_query("UPDATE writer_lease SET holder = NULL, expires_at = '-infinity' WHERE holder = $1 AND epoch = $2")
+        sql("UPDATE writer_lease SET holder = NULL, expires_at = '-infinity' WHERE holder = $1 AND epoch = $2")
             .bind::<Text, _>(&lease.holder)
             .bind::<BigInt, _>(lease.epoch)
             .execute(&mut connection)
@@ -214,7 +209,7 @@ impl LeaseStore {
     /// Database errors.
     pub async fn last_completed_scan(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
         let mut connection = self.pool.connection().await?;
-        let row: CompletedRow = sql_query("SELECT scan_completed_at FROM writer_lease")
+        let row: CompletedRow = sql("SELECT scan_completed_at FROM writer_lease")
             .get_result(&mut connection)
             .await?;
         Ok(row.scan_completed_at)
@@ -230,8 +225,7 @@ async fn take_state(
     registry_url: &str,
     adopt: bool,
 ) -> Result<StateRow, LeaseError> {
-    let taken: Vec<StateRow> = sql_query(
-        "WITH before AS (
+    let taken: Vec<StateRow> = sql("WITH before AS (
              SELECT era, here.incarnation AS present,
                     state.incarnation IS NOT NULL AND state.incarnation <> here.incarnation AS is_other
              FROM state, LATERAL (
@@ -249,8 +243,7 @@ async fn take_state(
                         ELSE before.era END
          FROM before
          WHERE registry_url IS NULL OR registry_url = $2 OR $3
-         RETURNING state.era, n, before.is_other AS new_era",
-    )
+         RETURNING state.era, n, before.is_other AS new_era")
     .bind::<BigInt, _>(epoch)
     .bind::<Text, _>(registry_url)
     .bind::<Bool, _>(adopt)
@@ -259,9 +252,7 @@ async fn take_state(
     match taken.into_iter().next() {
         Some(state) => Ok(state),
         None => {
-            let row: RegistryRow = sql_query("SELECT registry_url FROM state")
-                .get_result(connection)
-                .await?;
+            let row: RegistryRow = sql("SELECT registry_url FROM state").get_result(connection).await?;
             Err(LeaseError::OtherRegistry {
                 stored: row.registry_url.unwrap_or_default(),
                 configured: registry_url.to_owned(),

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Bool, Double, Integer, Jsonb, Nullable, Text, Timestamptz};
-use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use flagstate_common::digest::Digest;
 use flagstate_common::repository_name::RepositoryName;
+use flagstate_common::store::sql::sql;
 use flagstate_common::store::{Pool, StoreError};
 use flagstate_common::tag::Tag;
 use serde::{Deserialize, Serialize};
@@ -173,8 +174,7 @@ impl QueueStore {
             hints.push(Value::Object(hint));
         }
         let mut connection = self.pool.connection().await?;
-        sql_query(
-            "INSERT INTO scan_queue AS q (repository, whole, hints)
+        sql("INSERT INTO scan_queue AS q (repository, whole, hints)
              SELECT t.repository, t.whole OR too_many, CASE WHEN too_many THEN '{}' ELSE t.hints END
              FROM unnest($1, $2, $3) AS t (repository, whole, hints),
                   LATERAL (SELECT count(*) > $4 AS too_many FROM jsonb_object_keys(t.hints)) AS counted
@@ -186,8 +186,7 @@ impl QueueStore {
                               THEN excluded.hints ELSE q.hints || excluded.hints END,
                  not_before = least(q.not_before, clock_timestamp()
                               + make_interval(secs => CASE WHEN q.attempts = 0 THEN 0 ELSE $5 END)),
-                 enqueued_at = least(q.enqueued_at, excluded.enqueued_at), arrived_at = excluded.arrived_at",
-        )
+                 enqueued_at = least(q.enqueued_at, excluded.enqueued_at), arrived_at = excluded.arrived_at")
         .bind::<Array<Text>, _>(repositories)
         .bind::<Array<Bool>, _>(wholes)
         .bind::<Array<Jsonb>, _>(hints)
@@ -204,14 +203,12 @@ impl QueueStore {
     /// Database errors.
     pub async fn status(&self) -> Result<QueueStatus, StoreError> {
         let mut connection = self.pool.connection().await?;
-        let row: StatusRow = sql_query(
-            "SELECT count(*) AS repositories,
+        let row: StatusRow = sql("SELECT count(*) AS repositories,
                     count(*) FILTER (WHERE attempts >= $1) AS quarantined,
                     count(*) FILTER (WHERE attempts < $1 AND not_before <= clock_timestamp()) AS due,
                     coalesce(extract(epoch FROM clock_timestamp() - min(enqueued_at)
                         FILTER (WHERE attempts < $1 AND not_before <= clock_timestamp()))::float8, 0) AS oldest_seconds
-             FROM scan_queue",
-        )
+             FROM scan_queue")
         .bind::<Integer, _>(QUARANTINE_AFTER)
         .get_result(&mut connection)
         .await?;
@@ -242,12 +239,10 @@ impl WriteStore {
         limit: usize,
     ) -> Result<(Vec<WorkItem>, Option<Duration>), WriteError> {
         let mut connection = self.pool.connection().await?;
-        let mut rows: Vec<WorkRow> = sql_query(
-            "SELECT repository, generation, whole, hints, attempts, enqueued_at,
+        let mut rows: Vec<WorkRow> = sql("SELECT repository, generation, whole, hints, attempts, enqueued_at,
                     extract(epoch FROM clock_timestamp() - arrived_at)::float8 AS settled_seconds,
                     extract(epoch FROM not_before - clock_timestamp())::float8 AS due_in_seconds
-             FROM scan_queue WHERE NOT repository = ANY($1) ORDER BY not_before LIMIT $2",
-        )
+             FROM scan_queue WHERE NOT repository = ANY($1) ORDER BY not_before LIMIT $2")
         .bind::<Array<Text>, _>(busy.iter().map(RepositoryName::as_str).collect::<Vec<_>>())
         .bind::<BigInt, _>(i64::try_from(limit).unwrap_or(i64::MAX))
         .load(&mut connection)
@@ -285,7 +280,7 @@ impl WriteStore {
     /// Database errors.
     pub async fn enqueue_failed(&self, repository: &RepositoryName, error: &str) -> Result<(), WriteError> {
         let mut connection = self.pool.connection().await?;
-        sql_query(
+        sql(
             "INSERT INTO scan_queue AS q (repository, whole, attempts, last_error, not_before)
              VALUES ($1, true, 1, $2, clock_timestamp() + make_interval(secs => $3 * (0.5 + random())))
              ON CONFLICT (repository) DO UPDATE
@@ -310,8 +305,7 @@ pub(super) async fn settle(
         Settlement::Done { whole, hints, again_at } => {
             let done: Map<String, Value> = hints.iter().map(encode).collect();
             // A hint that arrived again since it was read has another time of arrival, and stays.
-            sql_query(
-                "WITH rest AS (
+            sql("WITH rest AS (
                      SELECT q.whole AND NOT ($4 AND generation = $2) AS whole, coalesce(
                          (SELECT jsonb_object_agg(key, value) FROM jsonb_each(q.hints)
                           WHERE $3 -> key IS DISTINCT FROM value), '{}') AS hints
@@ -323,8 +317,7 @@ pub(super) async fn settle(
                  SET hints = rest.hints, whole = rest.whole, attempts = 0, last_error = NULL,
                      not_before = CASE WHEN generation <> $2 OR $5 IS NULL THEN clock_timestamp() ELSE $5 END
                  FROM rest
-                 WHERE repository = $1 AND (rest.whole OR rest.hints <> '{}')",
-            )
+                 WHERE repository = $1 AND (rest.whole OR rest.hints <> '{}')")
             .bind::<Text, _>(item.repository.as_str())
             .bind::<BigInt, _>(item.generation)
             .bind::<Jsonb, _>(Value::Object(done))
@@ -334,13 +327,11 @@ pub(super) async fn settle(
             .await?;
         }
         Settlement::Failed { error } => {
-            sql_query(
-                "UPDATE scan_queue
+            sql("UPDATE scan_queue
                  SET attempts = attempts + 1, last_error = $2,
                      not_before = clock_timestamp() + make_interval(
                          secs => least($4, $3 * power(2, least(attempts, 20))) * (0.5 + random() / 2))
-                 WHERE repository = $1",
-            )
+                 WHERE repository = $1")
             .bind::<Text, _>(item.repository.as_str())
             .bind::<Text, _>(error)
             .bind::<Double, _>(FIRST_BACKOFF_SECONDS)

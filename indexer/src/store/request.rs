@@ -1,8 +1,9 @@
 //! Full scans that people ask for while another process is the writer.
 
+use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
-use diesel::{QueryableByName, sql_query};
 use diesel_async::RunQueryDsl;
+use flagstate_common::store::sql::sql;
 use flagstate_common::store::{Pool, StoreError};
 
 /// Leaves and follows requests; needs no lease.
@@ -55,7 +56,7 @@ impl RequestStore {
     /// Database errors.
     pub async fn ask(&self) -> Result<i64, StoreError> {
         let mut connection = self.pool.connection().await?;
-        let row: IdRow = sql_query("INSERT INTO scan_request DEFAULT VALUES RETURNING id")
+        let row: IdRow = sql("INSERT INTO scan_request DEFAULT VALUES RETURNING id")
             .get_result(&mut connection)
             .await?;
         Ok(row.id)
@@ -67,7 +68,7 @@ impl RequestStore {
     /// Database errors.
     pub async fn follow(&self, id: i64) -> Result<ScanRequest, StoreError> {
         let mut connection = self.pool.connection().await?;
-        let row: RequestRow = sql_query(
+        let row: RequestRow = sql(
             "SELECT started_at IS NOT NULL AS started, outcome, scan_repositories_done AS done,
                     scan_repositories AS known
              FROM scan_request, writer_lease WHERE scan_request.id = $1",
@@ -95,10 +96,8 @@ impl RequestStore {
     /// Database errors.
     pub async fn take_up(&self) -> Result<Vec<i64>, StoreError> {
         let mut connection = self.pool.connection().await?;
-        let rows: Vec<IdRow> = sql_query(
-            "UPDATE scan_request SET started_at = clock_timestamp()
-             WHERE finished_at IS NULL RETURNING id",
-        )
+        let rows: Vec<IdRow> = sql("UPDATE scan_request SET started_at = clock_timestamp()
+             WHERE finished_at IS NULL RETURNING id")
         .load(&mut connection)
         .await?;
         Ok(rows.into_iter().map(|row| row.id).collect())
@@ -110,10 +109,10 @@ impl RequestStore {
     /// Database errors.
     pub async fn finish(&self, ids: &[i64], outcome: &str) -> Result<(), StoreError> {
         let mut connection = self.pool.connection().await?;
-        sql_query("DELETE FROM scan_request WHERE finished_at < clock_timestamp() - interval '1 day'")
+        sql("DELETE FROM scan_request WHERE finished_at < clock_timestamp() - interval '1 day'")
             .execute(&mut connection)
             .await?;
-        sql_query("UPDATE scan_request SET finished_at = clock_timestamp(), outcome = $2 WHERE id = ANY($1)")
+        sql("UPDATE scan_request SET finished_at = clock_timestamp(), outcome = $2 WHERE id = ANY($1)")
             .bind::<diesel::sql_types::Array<BigInt>, _>(ids)
             .bind::<Text, _>(outcome)
             .execute(&mut connection)

@@ -1,9 +1,11 @@
 //! Taking the next revision: what makes a transaction's changes one visible state.
 
 use chrono::{DateTime, Utc};
+use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Timestamptz};
-use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use flagstate_common::store::sql::sql;
 
 use super::{WriteError, WriterLease};
 
@@ -25,16 +27,15 @@ struct TakenRow {
 /// # Errors
 /// [`WriteError::Fenced`] when another process is the writer: the transaction must not commit.
 pub(super) async fn take(connection: &mut AsyncPgConnection, lease: &WriterLease) -> Result<i64, WriteError> {
-    let taken: Vec<TakenRow> = sql_query(
-        "UPDATE state SET n = n + 1, at = greatest(at, clock_timestamp()) WHERE epoch = $1 RETURNING n, era, at",
-    )
-    .bind::<BigInt, _>(lease.epoch())
-    .load(connection)
-    .await?;
+    let taken: Vec<TakenRow> =
+        sql("UPDATE state SET n = n + 1, at = greatest(at, clock_timestamp()) WHERE epoch = $1 RETURNING n, era, at")
+            .bind::<BigInt, _>(lease.epoch())
+            .load(connection)
+            .await?;
     let Some(TakenRow { n, era, at }) = taken.into_iter().next() else {
         return Err(WriteError::Fenced { epoch: lease.epoch() });
     };
-    sql_query("INSERT INTO revision (n, era, at) VALUES ($1, $2, $3)")
+    sql("INSERT INTO revision (n, era, at) VALUES ($1, $2, $3)")
         .bind::<BigInt, _>(n)
         .bind::<BigInt, _>(era)
         .bind::<Timestamptz, _>(at)
@@ -48,7 +49,7 @@ pub(super) async fn take(connection: &mut AsyncPgConnection, lease: &WriterLease
 /// # Errors
 /// [`WriteError::Fenced`] when another process is: the transaction must not commit.
 pub(super) async fn check(connection: &mut AsyncPgConnection, lease: &WriterLease) -> Result<(), WriteError> {
-    let mine = sql_query("SELECT FROM state WHERE epoch = $1 FOR SHARE")
+    let mine = sql("SELECT FROM state WHERE epoch = $1 FOR SHARE")
         .bind::<BigInt, _>(lease.epoch())
         .execute(connection)
         .await?;

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use diesel::QueryableByName;
 use diesel::sql_types::{Array, Bool, Bytea, Jsonb, Nullable, Text};
-use diesel::{QueryableByName, sql_query};
 use diesel_async::RunQueryDsl;
 use flagstate_common::digest::Digest;
 use flagstate_common::repository_name::RepositoryName;
 use flagstate_common::store::StoreError;
+use flagstate_common::store::sql::sql;
 use flagstate_common::tag::Tag;
 use serde_json::Value;
 
@@ -83,11 +84,11 @@ impl WriteStore {
             Which::Named(tags, digests) => (Some(tags), Some(digests)),
         };
         let mut connection = self.pool.connection().await?;
-        let known: KnownRow = sql_query("SELECT EXISTS (SELECT FROM repository WHERE name = $1) AS is_known")
+        let known: KnownRow = sql("SELECT EXISTS (SELECT FROM repository WHERE name = $1) AS is_known")
             .bind::<Text, _>(name.as_str())
             .get_result(&mut connection)
             .await?;
-        let rows: Vec<TagRow> = sql_query(
+        let rows: Vec<TagRow> = sql(
             "SELECT t.name, m.digest, m.healable, t.pushed_at IS NOT NULL AS has_push_time
              FROM repository r JOIN tag t ON t.repository_id = r.id JOIN manifest m ON m.id = t.manifest_id
              WHERE r.name = $1 AND t.to_n IS NULL AND ($2 IS NULL OR t.name = ANY($2) OR m.digest = ANY($3))",
@@ -131,14 +132,12 @@ impl WriteStore {
             return Ok(HashMap::new());
         }
         let mut connection = self.pool.connection().await?;
-        let rows: Vec<ManifestRow> = sql_query(
-            "SELECT m.digest, m.verified, m.healable, m.problems,
+        let rows: Vec<ManifestRow> = sql("SELECT m.digest, m.verified, m.healable, m.problems,
                     EXISTS (SELECT FROM repository_manifest h JOIN repository r ON r.id = h.repository_id
                             WHERE h.manifest_id = m.id AND r.name = $1) AS held_here,
                     EXISTS (SELECT FROM repository_manifest h JOIN repository r ON r.id = h.repository_id
                             WHERE h.manifest_id = m.id AND NOT r.hidden) AS held_somewhere
-             FROM manifest m WHERE m.digest = ANY($2)",
-        )
+             FROM manifest m WHERE m.digest = ANY($2)")
         .bind::<Text, _>(repository.as_str())
         .bind::<Array<Bytea>, _>(to_bytes(digests))
         .load(&mut connection)
@@ -171,13 +170,11 @@ impl WriteStore {
             return Ok(HashMap::new());
         }
         let mut connection = self.pool.connection().await?;
-        let rows: Vec<DocumentRow> = sql_query(
-            "SELECT d.digest, d.raw FROM document d
+        let rows: Vec<DocumentRow> = sql("SELECT d.digest, d.raw FROM document d
              WHERE d.digest = ANY($1) AND EXISTS (
                  SELECT FROM manifest m JOIN repository_manifest h ON h.manifest_id = m.id
                         JOIN repository r ON r.id = h.repository_id
-                 WHERE m.config_digest = d.digest AND NOT r.hidden)",
-        )
+                 WHERE m.config_digest = d.digest AND NOT r.hidden)")
         .bind::<Array<Bytea>, _>(to_bytes(digests))
         .load(&mut connection)
         .await?;
@@ -194,12 +191,10 @@ impl WriteStore {
     /// Database errors.
     pub async fn repositories_beside(&self, seen: &[RepositoryName]) -> Result<Vec<RepositoryName>, StoreError> {
         let mut connection = self.pool.connection().await?;
-        let rows: Vec<NameRow> = sql_query(
-            "SELECT r.name FROM repository r
+        let rows: Vec<NameRow> = sql("SELECT r.name FROM repository r
              WHERE EXISTS (SELECT FROM tag t WHERE t.repository_id = r.id AND t.to_n IS NULL)
                AND NOT EXISTS (SELECT FROM unnest($1) AS s (name) WHERE s.name = r.name)
-             ORDER BY r.name",
-        )
+             ORDER BY r.name")
         .bind::<Array<Text>, _>(seen.iter().map(RepositoryName::as_str).collect::<Vec<_>>())
         .load(&mut connection)
         .await?;

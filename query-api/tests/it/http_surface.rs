@@ -140,9 +140,7 @@ async fn defect_26_health_readiness_and_metrics_are_on_their_own_port() {
             .status,
         200
     );
-    while service.readyz().await.status != 200 {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    service.becomes_ready().await;
     let target = "/index/static?repository=apps/secret-name";
     assert_eq!(service.get(target).await.tags(), ["latest"]);
     for target in ["/apps/secret-name", "/another/path"] {

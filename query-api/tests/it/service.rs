@@ -1,6 +1,7 @@
 //! A query-api in this process, on ports of its own.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use flagstate_common::config::{Config, Service as Whose};
 use flagstate_query_api::app::{App, AppError};
@@ -27,8 +28,17 @@ impl Service {
         Self::start_with(&index.database.reader_url(), "2s", true)
     }
 
+    /// Starts one that says for that long that it is not ready before it stops.
+    pub(crate) fn start_draining(index: &Index, drain_pause: Duration) -> Self {
+        Self::launch(&index.database.reader_url(), "2s", true, drain_pause)
+    }
+
     /// Starts one over a database, with this `database.statement_timeout`.
     pub(crate) fn start_with(url: &str, statement_timeout: &str, assert_endpoint: bool) -> Self {
+        Self::launch(url, statement_timeout, assert_endpoint, Duration::ZERO)
+    }
+
+    fn launch(url: &str, statement_timeout: &str, assert_endpoint: bool, drain_pause: Duration) -> Self {
         let shutdown = CancellationToken::new();
         let config = config(url, statement_timeout, assert_endpoint);
         let app = App::bind(&config, shutdown.clone()).expect("free ports");
@@ -36,7 +46,7 @@ impl Service {
             address: app.address(),
             admin_address: app.admin_address(),
             shutdown,
-            running: tokio::spawn(app.run()),
+            running: tokio::spawn(app.run(drain_pause)),
         }
     }
 
@@ -55,6 +65,13 @@ impl Service {
     pub(crate) async fn metrics(&self) -> String {
         let answer = http::request(self.admin_address, "GET", "/metrics", &[], "").await;
         String::from_utf8(answer.body).expect("a text")
+    }
+
+    /// Waits until it says that it is ready.
+    pub(crate) async fn becomes_ready(&self) {
+        while self.readyz().await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub(crate) async fn readyz(&self) -> Answer {

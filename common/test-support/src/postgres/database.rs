@@ -79,6 +79,10 @@ impl TestDatabase {
         client
             .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
             .await?;
+        // Part of the reader's grants, but privileges on a database are not copied with it.
+        client
+            .batch_execute(&format!("REVOKE CREATE, TEMPORARY ON DATABASE {name} FROM PUBLIC"))
+            .await?;
         Ok(Self {
             server: server.clone(),
             name,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use flagstate_common::tag::Tag;
 use flagstate_indexer::registry::{BadBody, RealmRefusal, RegistryError, TagPage};
 use flagstate_test_support::fake_registry::{Bearer, FakeRegistry, Fault, Kind, LoggedRequest, Rule};
+use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
 
 use super::{Client, fill, name, tag};
@@ -193,6 +194,22 @@ async fn callers_at_once_share_one_token_and_other_scopes_need_no_challenge() {
             .query
             .contains("scope=repository%3Aapps%2Fb%3Apull")
     );
+}
+
+#[tokio::test]
+async fn callers_at_once_share_the_failure_of_a_token_endpoint() {
+    let bearer = Bearer::living(Duration::from_secs(300));
+    let registry = FakeRegistry::builder().bearer(bearer).start().await.unwrap();
+    registry.add(Rule::on("/token", Fault::Delay(Duration::from_secs(3_600))));
+    let client = Client::new(&registry.url(), "timeout: 1s");
+    let (apps, reference) = (name("apps/a"), tag("t0000"));
+    let calls = (0..4).map(|_| client.head_manifest(&apps, &reference));
+    for result in join_all(calls).await {
+        let error = result.unwrap_err();
+        assert!(matches!(error, RegistryError::Token { .. }), "{error:?}");
+    }
+    // Three tries of four callers.
+    assert!(registry.count(Kind::Token) < 12, "{}", registry.count(Kind::Token));
 }
 
 #[tokio::test]

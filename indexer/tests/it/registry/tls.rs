@@ -73,14 +73,11 @@ async fn a_client_certificate_is_shown_to_the_registry_and_to_nobody_else() {
     catalog(&client).await.unwrap();
     // Under its other name the same server is somebody else: it gets no certificate, and refuses.
     registry.clear_log();
-    let elsewhere = registry.url_as("localhost").join("/v2/_catalog").unwrap();
-    registry.add(Rule::on("*", Fault::Redirect(elsewhere.into())));
+    let elsewhere = registry.url_as("localhost").join("/elsewhere").unwrap();
+    registry.add(Rule::on("/v2/_catalog", Fault::Redirect(elsewhere.into())));
     catalog(&client).await.unwrap_err();
-    let hosts = registry
-        .requests()
-        .into_iter()
-        .filter_map(|request| request.header("host").map(str::to_owned));
-    assert!(hosts.into_iter().all(|host| host.starts_with("127.0.0.1")));
+    assert!(registry.count(Kind::Catalog) > 0);
+    assert_eq!(registry.count(Kind::Other), 0);
 }
 
 #[tokio::test]
