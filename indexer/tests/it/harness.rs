@@ -12,7 +12,7 @@ use flagstate_common::telemetry;
 use flagstate_indexer::leader::Leader;
 use flagstate_indexer::metrics::IndexerMetrics;
 use flagstate_indexer::registry::{RegistryClient, RegistryMetrics};
-use flagstate_indexer::store::QueueStore;
+use flagstate_indexer::store::{QueueStore, RequestStore};
 use flagstate_indexer::webhook::auth::Tokens;
 use flagstate_indexer::webhook::handler::Webhook;
 use flagstate_indexer::webhook::{self, intake::Intake};
@@ -95,6 +95,25 @@ impl Indexer {
     pub(crate) async fn stop(self) {
         self.cancel.cancel();
         self.leader.await.unwrap();
+    }
+
+    /// Ends its work as a crash would: in the middle, and the lease stays taken until it runs out.
+    pub(crate) async fn kill(self) {
+        self.leader.abort();
+        assert!(self.leader.await.unwrap_err().is_cancelled());
+    }
+
+    /// One full scan that begins after this call, and what is said about it.
+    pub(crate) async fn scan(&self) -> String {
+        let requests = RequestStore::new(self.pool.clone());
+        let id = requests.ask().await.unwrap();
+        let mut outcome = None;
+        until("the scan ends", async || {
+            outcome = requests.follow(id).await.unwrap().outcome;
+            if outcome.is_some() { Ok(()) } else { Err(()) }
+        })
+        .await;
+        outcome.unwrap()
     }
 
     /// The sum of a counter over all its labels, or of those that have this label value.

@@ -6,6 +6,7 @@
     reason = "tests may be blunt"
 )]
 
+mod defects;
 mod events;
 mod harness;
 mod hostile;
