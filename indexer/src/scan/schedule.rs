@@ -10,7 +10,7 @@ use std::time::Duration;
 use flagstate_common::repository_name::RepositoryName;
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
@@ -30,10 +30,13 @@ const REQUEST_POLL: Duration = Duration::from_secs(1);
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
 /// How soon a full scan that could not read the catalog is tried again, if the interval is not shorter.
 const CATALOG_RETRY: Duration = Duration::from_secs(60);
+/// How long work that is under way may take when the term ends; what is not done then stays in the queue.
+const DRAIN: Duration = Duration::from_secs(5);
 /// How often a running scan tells how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// Serves the queue until cancelled or no longer the writer.
+/// Serves the queue until cancelled or no longer the writer. A registry that hangs delays the end by [`DRAIN`] only: a
+/// transaction that is broken off writes nothing, and its row stays in the queue.
 ///
 /// # Errors
 /// When this process is no longer the writer.
@@ -73,10 +76,16 @@ pub async fn serve_queue(worker: Worker, wake: Arc<Notify>, cancel: Cancellation
             }
         }
     }
-    while let Some(ended) = tasks.join_next_with_id().await {
-        finish(ended, &mut busy)?;
-    }
-    Ok(())
+    let drained = timeout(DRAIN, async {
+        while let Some(ended) = tasks.join_next_with_id().await {
+            finish(ended, &mut busy)?;
+        }
+        Ok(())
+    });
+    drained.await.unwrap_or_else(|_| {
+        tracing::info!(queue.unfinished = tasks.len(), "work that did not end in time stays in the queue");
+        Ok(())
+    })
 }
 
 fn finish(

@@ -115,7 +115,7 @@ async fn defect_30_a_transaction_that_lost_a_race_is_tried_again() {
                 "CREATE SEQUENCE lost_{relation};
                  CREATE FUNCTION lose_{relation}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                      IF nextval('lost_{relation}') <= 2 THEN
-                         RAISE EXCEPTION 'lost' USING ERRCODE = '{state}';
+                         RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '{state}';
                      END IF;
                      RETURN NEW;
                  END $$;
