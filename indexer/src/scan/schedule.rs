@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::progress::Progress;
 use super::worker::{Scanned, WorkError, Worker};
 use crate::metrics::IndexerMetrics;
-use crate::store::RequestStore;
+use crate::store::{RequestKind, RequestStore};
 
 /// Repositories that notifications have in work at once.
 const NOTIFICATION_WORKERS: usize = 8;
@@ -192,7 +192,7 @@ impl Scanner {
     ) -> Result<(), WorkError> {
         let mut due = at_once.then(Instant::now);
         loop {
-            let asked = match requests.take_up().await {
+            let asked = match requests.take_up(RequestKind::Scan).await {
                 Ok(asked) => asked,
                 Err(error) => {
                     tracing::warn!(error = %error, "requests for scans cannot be read");

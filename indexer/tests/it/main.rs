@@ -7,7 +7,9 @@
 )]
 
 mod defects;
+mod documentation;
 mod events;
+mod gc;
 mod harness;
 mod hostile;
 mod registry;
