@@ -36,7 +36,8 @@ const LAST_WORK: Duration = Duration::from_secs(3);
 /// How often a running scan tells how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// Serves the queue until cancelled or no longer the writer.
+/// Serves the queue until cancelled or no longer the writer. A registry that hangs delays the end by [`DRAIN`] only: a
+/// transaction that is broken off writes nothing, and its row stays in the queue.
 ///
 /// # Errors
 /// When this process is no longer the writer.
@@ -83,6 +84,12 @@ pub async fn serve_queue(worker: Worker, wake: Arc<Notify>, cancel: Cancellation
         Ok(())
     };
     let finished = timeout(LAST_WORK, finishing).await;
+    if !tasks.is_empty() {
+        tracing::info!(
+            queue.unfinished = tasks.len(),
+            "work that did not end in time stays in the queue"
+        );
+    }
     tasks.shutdown().await;
     finished.unwrap_or(Ok(()))
 }

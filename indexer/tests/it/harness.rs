@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{App, HttpServer, web};
-use flagstate_common::digest::Digest;
 use flagstate_common::config::{Config, Limits, Service};
+use flagstate_common::digest::Digest;
 use flagstate_common::metrics::LimitHits;
 use flagstate_common::store::{Pool, PoolOptions};
 use flagstate_common::telemetry;
@@ -168,6 +168,25 @@ impl Indexer {
         self.leader.await.unwrap();
     }
 
+    /// Ends its work as a crash would: in the middle, and the lease stays taken until it runs out.
+    pub(crate) async fn kill(self) {
+        self.leader.abort();
+        assert!(self.leader.await.unwrap_err().is_cancelled());
+    }
+
+    /// One full scan that begins after this call, and what is said about it.
+    pub(crate) async fn scan(&self) -> String {
+        let requests = RequestStore::new(self.pool.clone());
+        let id = requests.ask().await.unwrap();
+        let mut outcome = None;
+        until("the scan ends", async || {
+            outcome = requests.follow(id).await.unwrap().outcome;
+            if outcome.is_some() { Ok(()) } else { Err(()) }
+        })
+        .await;
+        outcome.unwrap()
+    }
+
     /// The sum of a counter over all its labels, or of those that have this label value.
     pub(crate) fn count(&self, name: &str, label: Option<&str>) -> u64 {
         let families = self.metrics.gather();
@@ -217,7 +236,11 @@ impl Pipeline {
 /// A store that writes under a lease of its own.
 pub(crate) async fn write_store(pool: &Pool) -> WriteStore {
     let lease = LeaseStore::new(pool.clone());
-    match lease.try_acquire("by hand", "http://registry.example", false).await.unwrap() {
+    match lease
+        .try_acquire("by hand", "http://registry.example", false)
+        .await
+        .unwrap()
+    {
         Acquired::Writer { lease, .. } => WriteStore::open(pool.clone(), lease, Limits::default().index_depth),
         Acquired::HeldBy { holder } => panic!("{holder} writes"),
     }

@@ -6,6 +6,7 @@
     reason = "tests may be blunt"
 )]
 
+mod defects;
 mod documentation;
 mod events;
 mod gc;

@@ -34,8 +34,13 @@ async fn start() -> System {
     .unwrap();
     let pusher = system.pusher().unwrap();
     for number in 0..12 {
-        let image = ImageBuilder::new(&format!("long {number}")).label("kind", "long").build();
-        pusher.push("apps/long", &image, &[&format!("v{number}")]).await.unwrap();
+        let image = ImageBuilder::new(&format!("long {number}"))
+            .label("kind", "long")
+            .build();
+        pusher
+            .push("apps/long", &image, &[&format!("v{number}")])
+            .await
+            .unwrap();
     }
     push_short(&system, "one").await;
     database::equals_registry(&system).await;
@@ -44,7 +49,12 @@ async fn start() -> System {
 
 async fn push_short(system: &System, seed: &str) {
     let image = ImageBuilder::new(seed).label("kind", "short").build();
-    system.pusher().unwrap().push("apps/short", &image, &[seed]).await.unwrap();
+    system
+        .pusher()
+        .unwrap()
+        .push("apps/short", &image, &[seed])
+        .await
+        .unwrap();
 }
 
 fn targets() -> impl Iterator<Item = String> {
@@ -115,11 +125,7 @@ async fn etag_comparison_survives_a_proxy_that_compresses() {
                 let answer = ask(&system, &target, encoding, &[("if-none-match", if_none_match)]).await;
                 let case = format!("{target}, {encoding}: {if_none_match}");
                 assert_eq!(answer.status, status, "{case}");
-                assert_eq!(
-                    answer.header("etag").trim_start_matches("W/"),
-                    strong,
-                    "{case}"
-                );
+                assert_eq!(answer.header("etag").trim_start_matches("W/"), strong, "{case}");
                 assert_eq!(answer.header("cache-control"), fresh.header("cache-control"), "{case}");
                 assert!(answer.header("vary").eq_ignore_ascii_case("accept-encoding"), "{case}");
                 let body = if status == StatusCode::OK { &fresh.body[..] } else { b"" };
@@ -148,7 +154,10 @@ async fn etag_is_one_for_each_encoding_of_the_same_document() {
         }
         tags.dedup();
         assert_eq!(tags.len(), 3, "{tags:?}");
-        assert!(tags.iter().all(|tag| tag.starts_with('"')), "strong, for query-api encoded it");
+        assert!(
+            tags.iter().all(|tag| tag.starts_with('"')),
+            "strong, for query-api encoded it"
+        );
     }
 }
 
@@ -169,7 +178,11 @@ async fn etag_outlives_restarts_and_unrelated_pushes_and_ends_with_related_ones(
     let unrelated = ImageBuilder::new("unrelated").label("kind", "other").build();
     pusher.push("apps/other", &unrelated, &["latest"]).await.unwrap();
     let revision = revision_with(&system, "label%3Akind=other", 1).await;
-    assert_eq!(answers(&system, Some(&revision)).await, before, "after an unrelated push");
+    assert_eq!(
+        answers(&system, Some(&revision)).await,
+        before,
+        "after an unrelated push"
+    );
 
     push_short(&system, "two").await;
     let revision = revision_with(&system, QUERIES[1], 2).await;

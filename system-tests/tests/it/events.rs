@@ -42,7 +42,9 @@ impl Index {
     /// Digest of the image that a tag points at.
     async fn find(&self, repository: &str, tag: &str) -> Option<String> {
         let mut url = self.url.clone();
-        url.query_pairs_mut().append_pair("repository", repository).append_pair("tag", tag);
+        url.query_pairs_mut()
+            .append_pair("repository", repository)
+            .append_pair("tag", tag);
         let answer = self.client.get(url).send().await.unwrap().error_for_status().unwrap();
         let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
         let digest = &answer["Results"][0]["Images"][0]["Digest"];
@@ -80,7 +82,10 @@ async fn push(pusher: &Pusher, index: &Index, moves: &AtomicUsize, number: usize
 
 /// Deletes, and waits until that is visible; tells how long after the registry's answer it was.
 async fn delete(pusher: &Pusher, index: &Index, number: usize) -> Duration {
-    pusher.delete_manifest("apps/many", &image(number).digest).await.unwrap();
+    pusher
+        .delete_manifest("apps/many", &image(number).digest)
+        .await
+        .unwrap();
     let deleted = Instant::now();
     wait::until("the removal is visible", async || {
         index.find("apps/many", &format!("v{number}")).await.map_or(Ok(()), Err)
@@ -94,7 +99,12 @@ fn print(what: &str, mut latencies: Vec<Duration>) {
     latencies.sort();
     let rank = |percent: usize| latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)];
     let count = latencies.len();
-    println!("{what} ({count}): p50 {:.1?}, p90 {:.1?}, p99 {:.1?}", rank(50), rank(90), rank(99));
+    println!(
+        "{what} ({count}): p50 {:.1?}, p90 {:.1?}, p99 {:.1?}",
+        rank(50),
+        rank(90),
+        rank(99)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,7 +128,11 @@ async fn pushes_become_visible_at_query_api_and_none_is_lost() {
     }
     let left = database::contents(&system.database).await;
     assert_eq!(left.repositories().keys().collect::<Vec<_>>(), ["apps/moving"]);
-    let failed = database::rows(&system.database, "SELECT to_jsonb(q)::text FROM scan_queue q WHERE attempts > 0").await;
+    let failed = database::rows(
+        &system.database,
+        "SELECT to_jsonb(q)::text FROM scan_queue q WHERE attempts > 0",
+    )
+    .await;
     assert_eq!(failed, [""; 0]);
     database::fits_together(&system.database).await;
 }

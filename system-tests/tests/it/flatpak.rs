@@ -98,7 +98,15 @@ fn refreshes(system: &System) -> Vec<String> {
         .lines()
         .filter(|line| line.contains("\"GET /index/static?") && line.contains("flatpak"));
     of_index
-        .map(|line| line.split('"').nth(2).unwrap().split_whitespace().next().unwrap().to_owned())
+        .map(|line| {
+            line.split('"')
+                .nth(2)
+                .unwrap()
+                .split_whitespace()
+                .next()
+                .unwrap()
+                .to_owned()
+        })
         .collect()
 }
 
@@ -121,7 +129,10 @@ async fn flatpak_lists_installs_updates_and_refreshes() {
     let remote = format!("oci+{}", system.proxy.url());
     client.run(&["remote-add", "flagstate", &remote]).await;
     let listed = client.run(&["remote-ls", "flagstate", "--columns=application"]).await;
-    let offered: Vec<_> = listed.lines().filter(|line| line.starts_with("org.flagstate.")).collect();
+    let offered: Vec<_> = listed
+        .lines()
+        .filter(|line| line.starts_with("org.flagstate."))
+        .collect();
     assert_eq!(offered, [APP, RUNTIME], "{listed}");
 
     client.run(&["install", "--noninteractive", "flagstate", APP]).await;
@@ -138,7 +149,10 @@ async fn flatpak_lists_installs_updates_and_refreshes() {
     client.run(&["remote-ls", "flagstate"]).await;
     let after = refreshes(&system);
     let refreshed = &after[before.len()..];
-    assert!(!refreshed.is_empty() && refreshed.iter().all(|status| status == "304"), "{refreshed:?}");
+    assert!(
+        !refreshed.is_empty() && refreshed.iter().all(|status| status == "304"),
+        "{refreshed:?}"
+    );
 
     builder.push_app(&system, "two").await;
     database::equals_registry(&system).await;

@@ -36,7 +36,10 @@ fn repository(number: usize) -> String {
 /// Pushes under a tag of its own, so that each notification is the only one that tells what it tells.
 async fn push(pusher: &Pusher, number: usize) {
     let tag = format!("v{number}");
-    pusher.push(&repository(number), &manifest(number), &[&tag]).await.unwrap();
+    pusher
+        .push(&repository(number), &manifest(number), &[&tag])
+        .await
+        .unwrap();
 }
 
 /// Deletes half of what was pushed.
@@ -67,7 +70,11 @@ async fn kill_loses_nothing() {
             system.indexer.kill().await.unwrap();
         };
         join(join(pushes, deletes), kill).await;
-        in_work += usize::from(!database::rows(&system.database, "SELECT repository FROM scan_queue").await.is_empty());
+        in_work += usize::from(
+            !database::rows(&system.database, "SELECT repository FROM scan_queue")
+                .await
+                .is_empty(),
+        );
         // As if the time had passed after which the dead writer's lease may be taken.
         let expire = "UPDATE writer_lease SET expires_at = clock_timestamp() - interval '1 s'";
         client.execute(expire, &[]).await.unwrap();
@@ -80,6 +87,12 @@ async fn kill_loses_nothing() {
     database::equals_registry(&system).await;
     database::fits_together(&system.database).await;
     let terms: i64 = client.query_one("SELECT epoch FROM state", &[]).await.unwrap().get(0);
-    assert!(terms > KILLS as i64 / 2, "hardly any that was killed was the writer: {terms}");
-    println!("{} kills of {terms} writers, {in_work} with accepted work left", KILLS + 1);
+    assert!(
+        terms > KILLS as i64 / 2,
+        "hardly any that was killed was the writer: {terms}"
+    );
+    println!(
+        "{} kills of {terms} writers, {in_work} with accepted work left",
+        KILLS + 1
+    );
 }

@@ -55,12 +55,18 @@ async fn min_revision_passes_by_the_cache() {
     let revision = newest.header("flagstate-revision").to_owned();
 
     let cached = ask(&system, TARGET, &[]).await;
-    assert_eq!((tags(&cached), cached.header("cache-status")), (vec!["one".to_owned()], "flagstate; hit"));
+    assert_eq!(
+        (tags(&cached), cached.header("cache-status")),
+        (vec!["one".to_owned()], "flagstate; hit")
+    );
     let demanded = ask(&system, TARGET, &[("flagstate-min-revision", &revision)]).await;
     assert_eq!(tags(&demanded), ["one", "two"]);
     assert_eq!(demanded.header("flagstate-revision"), revision);
     assert_eq!(demanded.header("cache-status"), "flagstate; fwd=bypass");
-    assert!(ask(&system, TARGET, &[]).await.body == cached.body, "the cache is left alone");
+    assert!(
+        ask(&system, TARGET, &[]).await.body == cached.body,
+        "the cache is left alone"
+    );
 
     let (era, n) = revision.split_once('.').unwrap();
     let future = format!("{era}.{}", n.parse::<u64>().unwrap() + 1);
@@ -73,15 +79,26 @@ async fn min_revision_passes_by_the_cache() {
         assert_eq!(refused.status, status, "{demand}");
         assert_eq!(refused.header("cache-control"), "no-store", "{demand}");
     }
-    assert_eq!(ask(&system, TARGET, &[]).await.status, StatusCode::OK, "no refusal is cached");
+    assert_eq!(
+        ask(&system, TARGET, &[]).await.status,
+        StatusCode::OK,
+        "no refusal is cached"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn notifications_take_effect_through_the_proxy() {
-    let registry = DockerRegistry::start(docker_registry::Options::default()).await.unwrap();
+    let registry = DockerRegistry::start(docker_registry::Options::default())
+        .await
+        .unwrap();
     let system = start("5s", Some(&registry)).await;
     let image = ImageBuilder::new("told by us").build();
-    registry.pusher().unwrap().push("apps/told", &image, &["v1"]).await.unwrap();
+    registry
+        .pusher()
+        .unwrap()
+        .push("apps/told", &image, &["v1"])
+        .await
+        .unwrap();
     let envelope = json!({"events": [{
         "id": "1", "timestamp": "2024-02-29T12:00:00Z", "action": "push",
         "target": {"mediaType": image.media_type, "digest": image.digest.to_string(), "repository": "apps/told", "tag": "v1"},
@@ -100,11 +117,18 @@ async fn notifications_take_effect_through_the_proxy() {
     let queued = database::rows(&system.database, "SELECT repository FROM scan_queue").await;
     assert_eq!(queued, [""; 0], "a refused notification is no work");
 
-    assert_eq!(tell(&format!("Bearer {}", system.token())).await.status, StatusCode::ACCEPTED);
+    assert_eq!(
+        tell(&format!("Bearer {}", system.token())).await.status,
+        StatusCode::ACCEPTED
+    );
     wait::until("what was told is visible", async || {
         let answer = system.index("repository=apps/told").await.unwrap();
         let digest = answer["Results"][0]["Images"][0]["Digest"].clone();
-        if digest == json!(image.digest.to_string()) { Ok(()) } else { Err(answer) }
+        if digest == json!(image.digest.to_string()) {
+            Ok(())
+        } else {
+            Err(answer)
+        }
     })
     .await
     .unwrap();
@@ -118,10 +142,17 @@ async fn stale_answers_serve_while_query_api_is_away_and_never_an_empty_one() {
     system.query_api.stop().await.unwrap();
     wait::until("the cached answer is stale", async || {
         let answer = ask(&system, TARGET, &[]).await;
-        assert_eq!((answer.status, answer.header("etag")), (StatusCode::OK, fresh.header("etag")));
+        assert_eq!(
+            (answer.status, answer.header("etag")),
+            (StatusCode::OK, fresh.header("etag"))
+        );
         assert!(answer.body == fresh.body);
         let status = answer.header("cache-status").to_owned();
-        if status == "flagstate; hit; detail=stale" { Ok(()) } else { Err(status) }
+        if status == "flagstate; hit; detail=stale" {
+            Ok(())
+        } else {
+            Err(status)
+        }
     })
     .await
     .unwrap();

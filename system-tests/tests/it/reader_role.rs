@@ -18,12 +18,21 @@ async fn the_command_grants_reading_and_nothing_else() {
     );
     owner.batch_execute(&lax).await.unwrap();
     let reader = system.database.reader_client().await.unwrap();
-    reader.batch_execute("SET default_transaction_read_only = off").await.unwrap();
-    reader.batch_execute("CREATE TEMPORARY TABLE mine (); DROP TABLE mine").await.unwrap();
+    reader
+        .batch_execute("SET default_transaction_read_only = off")
+        .await
+        .unwrap();
+    reader
+        .batch_execute("CREATE TEMPORARY TABLE mine (); DROP TABLE mine")
+        .await
+        .unwrap();
 
     let grant = ["migrate", "--grant-read-to", READER_ROLE];
     system.indexer.command(&grant).await.unwrap();
-    owner.batch_execute("CREATE TABLE of_a_later_change (a int)").await.unwrap();
+    owner
+        .batch_execute("CREATE TABLE of_a_later_change (a int)")
+        .await
+        .unwrap();
     let tables = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'";
     let mut writes: Vec<String> = [
         "CREATE TEMPORARY TABLE mine ()",
@@ -37,7 +46,10 @@ async fn the_command_grants_reading_and_nothing_else() {
     .map(str::to_owned)
     .into();
     for table in database::rows(&system.database, tables).await {
-        reader.batch_execute(&format!("SELECT FROM {table} LIMIT 1")).await.unwrap();
+        reader
+            .batch_execute(&format!("SELECT FROM {table} LIMIT 1"))
+            .await
+            .unwrap();
         writes.extend([
             format!("INSERT INTO {table} DEFAULT VALUES"),
             format!("DELETE FROM {table}"),

@@ -42,7 +42,11 @@ fn running_in(group: u32) -> Vec<String> {
 
 async fn lease_holder(system: &System) -> Option<String> {
     let client = system.database.client().await.unwrap();
-    client.query_one("SELECT holder FROM writer_lease", &[]).await.unwrap().get(0)
+    client
+        .query_one("SELECT holder FROM writer_lease", &[])
+        .await
+        .unwrap()
+        .get(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,14 +73,25 @@ async fn sigterm_does_not_wait_for_a_registry_that_hangs() {
     let registry = system.registry.as_mut().unwrap();
     registry.process().pause();
     let client = system.database.client().await.unwrap();
-    let asked = system.indexer.metric("flagstate_registry_requests_in_flight").await.unwrap();
+    let asked = system
+        .indexer
+        .metric("flagstate_registry_requests_in_flight")
+        .await
+        .unwrap();
     assert_eq!(asked, 0.0);
     client
-        .execute("INSERT INTO scan_queue (repository, whole) VALUES ('apps/a', true)", &[])
+        .execute(
+            "INSERT INTO scan_queue (repository, whole) VALUES ('apps/a', true)",
+            &[],
+        )
         .await
         .unwrap();
     wait::until("the registry is asked", async || {
-        let asked = system.indexer.metric("flagstate_registry_requests_in_flight").await.unwrap();
+        let asked = system
+            .indexer
+            .metric("flagstate_registry_requests_in_flight")
+            .await
+            .unwrap();
         if asked > 0.0 { Ok(()) } else { Err(asked) }
     })
     .await

@@ -28,18 +28,37 @@ async fn skopeo_lists_pulls_and_pushes_through_the_proxy() {
     let listed: Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed["Tags"], json!(["latest", "v1"]));
 
-    let copy = ["--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false"];
+    let copy = [
+        "--insecure-policy",
+        "copy",
+        "--src-tls-verify=false",
+        "--dest-tls-verify=false",
+    ];
     let pull = [format!("{proxy}apps/pulled:v1"), "dir:pulled".to_owned()];
-    program::run(folder.path(), "skopeo", copy.into_iter().chain(pull.iter().map(String::as_str))).await;
+    program::run(
+        folder.path(),
+        "skopeo",
+        copy.into_iter().chain(pull.iter().map(String::as_str)),
+    )
+    .await;
     let manifest = std::fs::read(folder.path().join("pulled/manifest.json")).unwrap();
     assert_eq!(Digest::of(&manifest), image.digest);
     for blob in &image.blobs {
         let file = blob.digest.to_string().replace("sha256:", "pulled/");
-        assert!(std::fs::read(folder.path().join(file)).unwrap() == blob.bytes, "{}", blob.digest);
+        assert!(
+            std::fs::read(folder.path().join(file)).unwrap() == blob.bytes,
+            "{}",
+            blob.digest
+        );
     }
 
     let push = ["dir:pulled".to_owned(), format!("{proxy}apps/pushed:v2")];
-    program::run(folder.path(), "skopeo", copy.into_iter().chain(push.iter().map(String::as_str))).await;
+    program::run(
+        folder.path(),
+        "skopeo",
+        copy.into_iter().chain(push.iter().map(String::as_str)),
+    )
+    .await;
     database::equals_registry(&system).await;
     let answer = system.index("repository=apps/pushed&tag=v2").await.unwrap();
     assert_eq!(answer["Results"][0]["Images"][0]["Digest"], image.digest.to_string());
