@@ -48,7 +48,8 @@ pub async fn serve_queue(worker: Worker, wake: Arc<Notify>, cancel: Cancellation
         let mut pause = QUEUE_POLL;
         let free = NOTIFICATION_WORKERS - tasks.len();
         if free > 0 {
-            let in_work: Vec<RepositoryName> = busy.values().cloned().collect();
+            let mut in_work = worker.in_work();
+            in_work.extend(busy.values().cloned());
             match worker.store().due(&in_work, free + 1).await {
                 Ok((items, next)) => {
                     pause = next.map_or(pause, |next| pause.min(next));
