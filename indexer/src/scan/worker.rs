@@ -145,6 +145,12 @@ impl Worker {
         &self.filter
     }
 
+    /// Repositories that somebody works on now: notifications about them wait without keeping a worker.
+    #[must_use]
+    pub fn in_work(&self) -> Vec<RepositoryName> {
+        self.busy.locks().keys().cloned().collect()
+    }
+
     /// Scans a whole repository on behalf of a full scan; a failure puts it into the queue, to be tried again.
     ///
     /// # Errors
