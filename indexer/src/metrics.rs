@@ -199,7 +199,7 @@ impl IndexerMetrics {
         }
     }
 
-    /// Hints were looked at; pushes that are done are visible now.
+    /// Hints were looked at; pushes that the registry agrees with are visible now.
     pub fn observe_visible(&self, hints: &[Hint], looks: &[Look]) {
         let done = hints.iter().zip(looks).filter(|(_, look)| **look == Look::Done);
         for (hint, _) in done.filter(|(hint, _)| hint.action == Action::Push) {

@@ -30,14 +30,15 @@ const REQUEST_POLL: Duration = Duration::from_secs(1);
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
 /// How soon a full scan that could not read the catalog is tried again, if the interval is not shorter.
 const CATALOG_RETRY: Duration = Duration::from_secs(60);
-/// How long work that is under way may take when the term ends. What is cut off then waits for the registry, and stays
-/// in the queue.
+/// How long work that is under way may take when the term ends.
 const LAST_WORK: Duration = Duration::from_secs(3);
 /// How often a running scan tells how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// Serves the queue until cancelled or no longer the writer. A registry that hangs delays the end by [`DRAIN`] only: a
-/// transaction that is broken off writes nothing, and its row stays in the queue.
+/// Serves the queue until cancelled or no longer the writer.
+///
+/// A registry that hangs delays the end by a few seconds only: work that is broken off writes nothing, and its row stays
+/// in the queue.
 ///
 /// # Errors
 /// When this process is no longer the writer.

@@ -362,7 +362,7 @@ fn settlement(whole: bool, hints: &[Hint], looks: &[Look], whole_again: Option<D
     let done = pairs().filter(|(_, look)| !matches!(look, Look::Again(_)));
     let again = pairs().filter_map(|(_, look)| match look {
         Look::Again(at) => Some(*at),
-        Look::Done | Look::GivenUp => None,
+        Look::Done | Look::Explained | Look::GivenUp => None,
     });
     Settlement::Done {
         whole,

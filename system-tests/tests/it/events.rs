@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use flagstate_test_support::images::{ImageBuilder, Manifest};
 use flagstate_test_support::push::Pusher;
-use flagstate_test_support::system::{Options, System};
+use flagstate_test_support::system::System;
 use flagstate_test_support::{http, wait};
 use futures::{StreamExt as _, stream};
-use serde_json::{Value, json};
+use serde_json::Value;
 use url::Url;
 
-use crate::database;
+use crate::{database, system_without_scans};
 
 const PUSHES: usize = 200;
 const AT_ONCE: usize = 8;
@@ -115,10 +115,7 @@ fn print(what: &str, mut latencies: Vec<Duration>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pushes_become_visible_at_query_api_and_none_is_lost() {
-    let configuration = json!({"interval": {"fetch_all": "0"}});
-    let system = System::start(&Options::beside_this_test().unwrap().configure(&configuration))
-        .await
-        .unwrap();
+    let system = system_without_scans().await;
     let (pusher, index, answers) = (system.pusher().unwrap(), Index::of(&system), AtomicUsize::new(0));
     for number in 0..PUSHES {
         for blob in &image(number).blobs {

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use flagstate_test_support::images::{ImageBuilder, IndexBuilder, Manifest};
 use flagstate_test_support::push::Pusher;
-use flagstate_test_support::system::{Options, System};
+
 use futures::future::{join, join_all};
 use rand::RngExt as _;
-use serde_json::json;
 
-use crate::database;
+use crate::{database, system_without_scans};
 
 const KILLS: usize = 15;
 const PUSHES_A_KILL: usize = 4;
@@ -52,10 +51,7 @@ async fn delete(pusher: &Pusher, number: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_loses_nothing() {
-    let configuration = json!({"interval": {"fetch_all": "0"}});
-    let mut system = System::start(&Options::beside_this_test().unwrap().configure(&configuration))
-        .await
-        .unwrap();
+    let mut system = system_without_scans().await;
     let pusher = system.pusher().unwrap();
     let client = system.database.client().await.unwrap();
     let mut in_work = 0;

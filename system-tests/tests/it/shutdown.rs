@@ -3,19 +3,11 @@
 use std::fs;
 
 use flagstate_test_support::images::ImageBuilder;
-use flagstate_test_support::system::{Options, System};
+use flagstate_test_support::system::System;
 use flagstate_test_support::wait;
 use futures::future::join_all;
-use serde_json::json;
 
-use crate::database;
-
-async fn start() -> System {
-    let configuration = json!({"interval": {"fetch_all": "0"}});
-    System::start(&Options::beside_this_test().unwrap().configure(&configuration))
-        .await
-        .unwrap()
-}
+use crate::{database, system_without_scans};
 
 async fn push(system: &System, numbers: std::ops::Range<usize>) {
     let pusher = system.pusher().unwrap();
@@ -51,7 +43,7 @@ async fn lease_holder(system: &System) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_the_indexer_well_in_the_middle_of_work() {
-    let mut system = start().await;
+    let mut system = system_without_scans().await;
     let group = system.indexer.process().unwrap().group();
     assert!(!running_in(group).is_empty());
     assert!(lease_holder(&system).await.is_some());
@@ -67,7 +59,7 @@ async fn sigterm_ends_the_indexer_well_in_the_middle_of_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_does_not_wait_for_a_registry_that_hangs() {
-    let mut system = start().await;
+    let mut system = system_without_scans().await;
     push(&system, 0..1).await;
     database::equals_registry(&system).await;
     let registry = system.registry.as_mut().unwrap();
@@ -105,7 +97,7 @@ async fn sigterm_does_not_wait_for_a_registry_that_hangs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_query_api_well() {
-    let mut system = start().await;
+    let mut system = system_without_scans().await;
     let group = system.query_api.process().unwrap().group();
     system.index("").await.unwrap();
     system.query_api.stop().await.unwrap();

@@ -2,17 +2,14 @@
 
 use flagstate_common::digest::Digest;
 use flagstate_test_support::images::ImageBuilder;
-use flagstate_test_support::system::{Options, System};
+
 use serde_json::{Value, json};
 
-use crate::{database, program};
+use crate::{database, program, system_without_scans};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn skopeo_lists_pulls_and_pushes_through_the_proxy() {
-    let configuration = json!({"interval": {"fetch_all": "0"}});
-    let system = System::start(&Options::beside_this_test().unwrap().configure(&configuration))
-        .await
-        .unwrap();
+    let system = system_without_scans().await;
     let image = ImageBuilder::new("pulled").layer("lower").layer("upper").build();
     let pusher = system.pusher().unwrap();
     pusher.push("apps/pulled", &image, &["latest", "v1"]).await.unwrap();
