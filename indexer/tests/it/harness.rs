@@ -174,19 +174,6 @@ impl Indexer {
         assert!(self.leader.await.unwrap_err().is_cancelled());
     }
 
-    /// One full scan that begins after this call, and what is said about it.
-    pub(crate) async fn scan(&self) -> String {
-        let requests = RequestStore::new(self.pool.clone());
-        let id = requests.ask().await.unwrap();
-        let mut outcome = None;
-        until("the scan ends", async || {
-            outcome = requests.follow(id).await.unwrap().outcome;
-            if outcome.is_some() { Ok(()) } else { Err(()) }
-        })
-        .await;
-        outcome.unwrap()
-    }
-
     /// The sum of a counter over all its labels, or of those that have this label value.
     pub(crate) fn count(&self, name: &str, label: Option<&str>) -> u64 {
         let families = self.metrics.gather();

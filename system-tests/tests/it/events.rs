@@ -56,7 +56,7 @@ impl Index {
 }
 
 fn repository_and_tag(number: usize) -> (&'static str, String) {
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         ("apps/moving", "latest".to_owned())
     } else {
         ("apps/many", format!("v{number}"))
@@ -101,16 +101,16 @@ async fn delete(pusher: &Pusher, index: &Index, number: usize) -> Duration {
     deleted.elapsed()
 }
 
-fn print(what: &str, mut latencies: Vec<Duration>) {
+fn percentiles(mut latencies: Vec<Duration>) -> String {
     latencies.sort();
-    let rank = |percent: usize| latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)];
     let count = latencies.len();
-    println!(
-        "{what} ({count}): p50 {:.1?}, p90 {:.1?}, p99 {:.1?}",
+    let rank = |percent: usize| latencies[(count * percent / 100).min(count - 1)];
+    format!(
+        "p50 {:.1?}, p90 {:.1?}, p99 {:.1?} of {count}",
         rank(50),
         rank(90),
         rank(99)
-    );
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,14 +124,16 @@ async fn pushes_become_visible_at_query_api_and_none_is_lost() {
     }
     let pushes = stream::iter(0..PUSHES).map(|number| push(&pusher, &index, &answers, number));
     let latencies: Vec<_> = pushes.buffer_unordered(AT_ONCE).collect().await;
-    print("PUT to visible", latencies.into_iter().flatten().collect());
+    let latencies = latencies.into_iter().flatten().collect();
+    println!("PUT to visible: {}", percentiles(latencies));
     database::equals_registry(&system).await;
 
     // By digest, first of every second image, then of the last ones too.
     for round in [0, 1] {
         let numbers = (1..PUSHES).step_by(2).filter(|number| number / 2 % 2 == round);
         let deletes = stream::iter(numbers).map(|number| delete(&pusher, &index, number));
-        print("DELETE to visible", deletes.buffer_unordered(AT_ONCE).collect().await);
+        let latencies = deletes.buffer_unordered(AT_ONCE).collect().await;
+        println!("DELETE to visible: {}", percentiles(latencies));
         database::equals_registry(&system).await;
     }
     let left = database::contents(&system.database).await;

@@ -20,7 +20,7 @@ const LONGEST_LIFE: Duration = Duration::from_millis(1_500);
 fn manifest(number: usize) -> Manifest {
     let image = |part: &str| ImageBuilder::new(&format!("{number} {part}")).label("number", part);
     let amd = image("amd64").build();
-    if number % 3 > 0 {
+    if !number.is_multiple_of(3) {
         return amd;
     }
     let arm = image("arm64").platform("linux", "arm64").build();
@@ -43,7 +43,7 @@ async fn push(pusher: &Pusher, number: usize) {
 
 /// Deletes half of what was pushed.
 async fn delete(pusher: &Pusher, number: usize) {
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         let digest = manifest(number).digest;
         pusher.delete_manifest(&repository(number), &digest).await.unwrap();
     }
