@@ -83,7 +83,10 @@ pub async fn serve_queue(worker: Worker, wake: Arc<Notify>, cancel: Cancellation
         Ok(())
     });
     drained.await.unwrap_or_else(|_| {
-        tracing::info!(queue.unfinished = tasks.len(), "work that did not end in time stays in the queue");
+        tracing::info!(
+            queue.unfinished = tasks.len(),
+            "work that did not end in time stays in the queue"
+        );
         Ok(())
     })
 }

@@ -12,7 +12,7 @@ use flagstate_common::telemetry;
 use flagstate_indexer::leader::Leader;
 use flagstate_indexer::metrics::IndexerMetrics;
 use flagstate_indexer::registry::{RegistryClient, RegistryMetrics};
-use flagstate_indexer::store::{QueueStore, RequestStore};
+use flagstate_indexer::store::{QueueStore, RequestKind, RequestStore};
 use flagstate_indexer::webhook::auth::Tokens;
 use flagstate_indexer::webhook::handler::Webhook;
 use flagstate_indexer::webhook::{self, intake::Intake};
@@ -106,7 +106,7 @@ impl Indexer {
     /// One full scan that begins after this call, and what is said about it.
     pub(crate) async fn scan(&self) -> String {
         let requests = RequestStore::new(self.pool.clone());
-        let id = requests.ask().await.unwrap();
+        let id = requests.ask(RequestKind::Scan).await.unwrap();
         let mut outcome = None;
         until("the scan ends", async || {
             outcome = requests.follow(id).await.unwrap().outcome;

@@ -38,10 +38,7 @@ async fn defect_34_no_catalog_that_lacks_something_removes_anything() {
             "storage lost, names kept",
             vec![Rule::on("/v2/*/tags/list", no_such_repository())],
         ),
-        (
-            "truncated",
-            vec![Rule::on(CATALOG, Fault::NoHeader("Link".to_owned()))],
-        ),
+        ("truncated", vec![Rule::on(CATALOG, Fault::NoHeader("Link".to_owned()))]),
         ("looping", vec![Rule::on(CATALOG, Fault::header("Link", to_itself))]),
         ("refused", vec![Rule::on(CATALOG, Fault::Status(403))]),
     ];

@@ -43,7 +43,9 @@ async fn defect_21_no_authorization_header_breaks_anything() {
     let answer = client.post(events.clone()).body(body.clone()).send().await.unwrap();
     assert_eq!(answer.status().as_u16(), 401, "without the header");
     assert_eq!(value::<i64>(&scene.database, QUEUED).await, 0);
-    let any_case = client.post(events.clone()).header(AUTHORIZATION, format!("bEARER {TOKEN}"));
+    let any_case = client
+        .post(events.clone())
+        .header(AUTHORIZATION, format!("bEARER {TOKEN}"));
     assert_eq!(any_case.body(body).send().await.unwrap().status().as_u16(), 202);
     indexer.stop().await;
 }
@@ -91,7 +93,12 @@ async fn defect_21_what_cannot_be_used_is_202_and_counted_and_no_work() {
         let request = http::client().unwrap().post(events.clone()).bearer_auth(TOKEN);
         let image = scene.push("apps/a", "latest");
         let body = pushed("apps/a", "latest", &image).to_string();
-        let answer = request.header(CONTENT_TYPE, content_type).body(body).send().await.unwrap();
+        let answer = request
+            .header(CONTENT_TYPE, content_type)
+            .body(body)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(answer.status().as_u16(), 202, "{content_type}");
         scene.until_visible("apps/a", "latest", &image).await;
     }
@@ -116,7 +123,11 @@ async fn defect_22_blobs_and_pulls_are_no_work() {
         ("mount", blob(octets), "blob"),
         ("delete", blob(octets), "blob"),
         ("pull", blob(octets), "pull"),
-        ("pull", pushed("apps/a", "latest", &image)["events"][0]["target"].clone(), "pull"),
+        (
+            "pull",
+            pushed("apps/a", "latest", &image)["events"][0]["target"].clone(),
+            "pull",
+        ),
         ("polish", json!({"repository": "apps/a"}), "unknown_action"),
     ] {
         let before = indexer.count("flagstate_events_total", Some(outcome));
@@ -149,7 +160,12 @@ async fn defect_22_a_push_of_an_image_asks_for_that_image_alone() {
     scene.until_zero("the work is settled", QUEUED).await;
     assert_eq!(scene.registry.count(Kind::Tags), 0);
     assert_eq!(scene.registry.count(Kind::Catalog), 0);
-    let requests: Vec<_> = scene.registry.requests().into_iter().map(|request| request.path).collect();
+    let requests: Vec<_> = scene
+        .registry
+        .requests()
+        .into_iter()
+        .map(|request| request.path)
+        .collect();
     assert_eq!(requests.len(), 3, "manifest, config, tag: {requests:?}");
     indexer.stop().await;
 }
@@ -157,7 +173,9 @@ async fn defect_22_a_push_of_an_image_asks_for_that_image_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn defect_22_events_outlive_a_crash() {
     let scene = Scene::create().await;
-    let images: Vec<_> = (0..20).map(|number| scene.push(&format!("apps/{number}"), "latest")).collect();
+    let images: Vec<_> = (0..20)
+        .map(|number| scene.push(&format!("apps/{number}"), "latest"))
+        .collect();
     scene.registry.add(Rule::on("*", hang()));
     let (indexer, events) = scene.start("", NO_SCANS);
     for (number, image) in images.iter().enumerate() {
@@ -172,7 +190,14 @@ async fn defect_22_events_outlive_a_crash() {
     indexer.kill().await;
     scene.registry.behave();
     let expire = "UPDATE writer_lease SET expires_at = '-infinity'";
-    scene.database.client().await.unwrap().execute(expire, &[]).await.unwrap();
+    scene
+        .database
+        .client()
+        .await
+        .unwrap()
+        .execute(expire, &[])
+        .await
+        .unwrap();
     let (indexer, _) = scene.start("", NO_SCANS);
     for (number, image) in images.iter().enumerate() {
         scene.until_visible(&format!("apps/{number}"), "latest", image).await;
@@ -185,7 +210,9 @@ async fn defect_22_work_that_failed_is_tried_again() {
     let scene = Scene::create().await;
     let image = scene.push("apps/a", "latest");
     // More often than the registry client tries by itself.
-    scene.registry.add(Rule::on("/v2/apps/a/*", Fault::Status(500)).times(8));
+    scene
+        .registry
+        .add(Rule::on("/v2/apps/a/*", Fault::Status(500)).times(8));
     let (indexer, events) = scene.start("", NO_SCANS);
     assert_eq!(post(&events, pushed("apps/a", "latest", &image).to_string()).await, 202);
     scene.until_visible("apps/a", "latest", &image).await;
@@ -198,7 +225,9 @@ async fn defect_22_work_that_failed_is_tried_again() {
 async fn defect_22_a_scan_that_failed_is_tried_again_before_the_next_full_scan() {
     let scene = Scene::create().await;
     let image = scene.push("apps/a", "latest");
-    scene.registry.add(Rule::on("/v2/apps/a/*", Fault::Status(500)).times(8));
+    scene
+        .registry
+        .add(Rule::on("/v2/apps/a/*", Fault::Status(500)).times(8));
     let (indexer, _) = scene.start("", "interval: {fetch_all: 1h}");
     scene.until_visible("apps/a", "latest", &image).await;
     assert_eq!(scene.registry.count(Kind::Catalog), 1);

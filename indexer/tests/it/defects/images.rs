@@ -18,11 +18,21 @@ fn told(found: &[RepositoryImages]) -> Vec<String> {
     let mut lines = Vec::new();
     for repository in found {
         for found in &repository.images {
-            lines.push(format!("{} {} {}", repository.name, seed(&found.image), tags(&found.tags)));
+            lines.push(format!(
+                "{} {} {}",
+                repository.name,
+                seed(&found.image),
+                tags(&found.tags)
+            ));
         }
         for found in &repository.image_indexes {
             let members: Vec<_> = found.images.iter().map(seed).collect();
-            lines.push(format!("{} {} [{}]", repository.name, tags(&found.tags), members.join(" ")));
+            lines.push(format!(
+                "{} {} [{}]",
+                repository.name,
+                tags(&found.tags),
+                members.join(" ")
+            ));
         }
     }
     lines
@@ -52,7 +62,9 @@ async fn defect_04_labels_are_found_as_labels_and_not_as_annotations() {
     let flatpak_client = "label%3Aorg.flatpak.ref%3Aexists=1&architecture=amd64&os=linux&tag=latest";
     assert_eq!(scene.told(flatpak_client).await, ["apps/a flatpak latest"]);
     assert_eq!(
-        scene.told("label:org.flatpak.ref=app/org.example.App/x86_64/stable").await,
+        scene
+            .told("label:org.flatpak.ref=app/org.example.App/x86_64/stable")
+            .await,
         ["apps/a flatpak latest"]
     );
     assert_eq!(
@@ -72,8 +84,16 @@ async fn defect_05_matches_takes_the_pattern_that_it_is_given() {
     let (indexer, _) = scene.start("", "");
     indexer.scan().await;
     for key in ["label:version:matches", "annotation:version:matches", "tag:matches"] {
-        assert_eq!(scene.told(&format!("{key}=1.2.*")).await, ["apps/a 1.2.3 1.2.3,latest"], "{key}");
-        assert_eq!(scene.told(&format!("{key}=1.?")).await, ["apps/b 1.3 1.3,latest"], "{key}");
+        assert_eq!(
+            scene.told(&format!("{key}=1.2.*")).await,
+            ["apps/a 1.2.3 1.2.3,latest"],
+            "{key}"
+        );
+        assert_eq!(
+            scene.told(&format!("{key}=1.?")).await,
+            ["apps/b 1.3 1.3,latest"],
+            "{key}"
+        );
         assert_eq!(scene.told(&format!("{key}=1")).await, ["apps/c 1 1,latest"], "{key}");
     }
     indexer.stop().await;
@@ -137,7 +157,9 @@ async fn defect_11_what_is_no_image_does_not_hold_its_repository_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn defect_13_images_of_nested_indexes_are_found_in_order() {
     let scene = Scene::create().await;
-    let inner = IndexBuilder::new().member(image("c").build()).member(image("b").build());
+    let inner = IndexBuilder::new()
+        .member(image("c").build())
+        .member(image("b").build());
     let outer = IndexBuilder::new()
         .member(image("d").build())
         .member(inner.build())
@@ -161,10 +183,7 @@ async fn defect_13_an_unreadable_member_hides_no_other() {
     scene.registry.add(Rule::on(&path, Fault::WrongByte));
     let (indexer, _) = scene.start("", "");
     indexer.scan().await;
-    assert_eq!(
-        scene.told("").await,
-        ["apps/a other other", "apps/a latest [good]"]
-    );
+    assert_eq!(scene.told("").await, ["apps/a other other", "apps/a latest [good]"]);
     indexer.stop().await;
 }
 
@@ -187,7 +206,10 @@ async fn defect_13_annotations_of_an_image_index_are_kept() {
 async fn defect_13_platforms_are_kept_whole() {
     let scene = Scene::create().await;
     let arm = image("arm").platform("linux", "arm64").variant("v8").build();
-    let windows = image("windows").platform("windows", "amd64").os_version("10.0.20348").build();
+    let windows = image("windows")
+        .platform("windows", "amd64")
+        .os_version("10.0.20348")
+        .build();
     let mut descriptor = windows.descriptor();
     descriptor["platform"] = json!({
         "os": "windows", "architecture": "amd64", "os.version": "10.0.20348", "os.features": ["win32k"],
@@ -271,15 +293,23 @@ async fn defect_15_an_image_index_without_images_is_shown_and_its_annotations_ar
 async fn defect_15_members_keep_the_order_of_the_image_index() {
     let scene = Scene::create().await;
     let seeds = ["m", "z", "a", "q", "b", "y", "c", "x"];
-    let forwards = seeds.iter().fold(IndexBuilder::new(), |index, seed| index.member(image(seed).build()));
-    let backwards = seeds.iter().rev().fold(IndexBuilder::new(), |index, seed| index.member(image(seed).build()));
+    let forwards = seeds
+        .iter()
+        .fold(IndexBuilder::new(), |index, seed| index.member(image(seed).build()));
+    let backwards = seeds
+        .iter()
+        .rev()
+        .fold(IndexBuilder::new(), |index, seed| index.member(image(seed).build()));
     scene.fill("apps/a", &forwards.build(), &["forwards"]);
     scene.fill("apps/a", &backwards.build(), &["backwards"]);
     let (indexer, _) = scene.start("", "");
     indexer.scan().await;
     assert_eq!(
         scene.told("").await,
-        ["apps/a backwards [x c y b q a z m]", "apps/a forwards [m z a q b y c x]"]
+        [
+            "apps/a backwards [x c y b q a z m]",
+            "apps/a forwards [m z a q b y c x]"
+        ]
     );
     indexer.stop().await;
 }
@@ -325,13 +355,24 @@ async fn defect_32_what_is_known_is_not_fetched_again_for_another_repository() {
     indexer.scan().await;
     assert_eq!(scene.told("").await.len(), 3);
     assert_eq!(scene.registry.count(Kind::Blob), 0, "configs are known");
-    assert_eq!(scene.registry.count(Kind::GetManifest), 2, "one GET a new tag, none for members");
+    assert_eq!(
+        scene.registry.count(Kind::GetManifest),
+        2,
+        "one GET a new tag, none for members"
+    );
     scene.registry.clear_log();
     scene.fill("apps/fourth", &index, &["latest"]);
-    assert_eq!(post(&events, pushed("apps/fourth", "latest", &index).to_string()).await, 202);
+    assert_eq!(
+        post(&events, pushed("apps/fourth", "latest", &index).to_string()).await,
+        202
+    );
     until("the fourth one is found", async || {
         let found = scene.told("repository=apps/fourth").await;
-        if found == ["apps/fourth latest [a b]"] { Ok(()) } else { Err(found) }
+        if found == ["apps/fourth latest [a b]"] {
+            Ok(())
+        } else {
+            Err(found)
+        }
     })
     .await;
     assert_eq!(scene.registry.count(Kind::Blob), 0);

@@ -12,7 +12,9 @@ async fn defect_35_a_repository_that_hangs_holds_nobody_up() {
     let scene = Scene::create().await;
     scene.push("apps/0-hangs", "latest");
     scene.registry.add(Rule::on("/v2/apps/0-hangs/*", hang()));
-    let images: Vec<_> = (1..30).map(|number| scene.push(&format!("apps/{number}"), "latest")).collect();
+    let images: Vec<_> = (1..30)
+        .map(|number| scene.push(&format!("apps/{number}"), "latest"))
+        .collect();
     let (indexer, events) = scene.start("", "");
     for (image, number) in images.iter().zip(1..) {
         scene.until_visible(&format!("apps/{number}"), "latest", image).await;
@@ -85,11 +87,18 @@ async fn defect_35_a_repository_that_fails_waits_by_itself_and_ever_longer() {
             .iter()
             .find(|family| family.name() == "flagstate_queue_quarantined_repositories");
         let quarantined = gauge.map(|gauge| gauge.get_metric()[0].get_gauge().get_value());
-        if quarantined == Some(1.0) { Ok(()) } else { Err(quarantined) }
+        if quarantined == Some(1.0) {
+            Ok(())
+        } else {
+            Err(quarantined)
+        }
     })
     .await;
     let newer = scene.push_image("apps/good", "latest", "newer");
-    assert_eq!(post(&events, pushed("apps/good", "latest", &newer).to_string()).await, 202);
+    assert_eq!(
+        post(&events, pushed("apps/good", "latest", &newer).to_string()).await,
+        202
+    );
     scene.until_visible("apps/good", "latest", &newer).await;
     indexer.stop().await;
 }
@@ -112,7 +121,11 @@ async fn defect_35_busy_repositories_starve_nobody() {
     };
     let wait = async {
         until("the noise is there", async || {
-            if posted.load(Ordering::Relaxed) > 40 { Ok(()) } else { Err(()) }
+            if posted.load(Ordering::Relaxed) > 40 {
+                Ok(())
+            } else {
+                Err(())
+            }
         })
         .await;
         let body = pushed("quiet/one", "latest", &quiet).to_string();

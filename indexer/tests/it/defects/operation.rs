@@ -36,7 +36,10 @@ async fn defect_26_the_indexer_tells_health_readiness_version_and_metrics_on_its
         "flagstate_changes_total{kind=\"tags_moved\"} 1",
         "process_resident_memory_bytes ",
     ] {
-        assert!(metrics.lines().any(|found| found.starts_with(line)), "{line} in\n{metrics}");
+        assert!(
+            metrics.lines().any(|found| found.starts_with(line)),
+            "{line} in\n{metrics}"
+        );
     }
     assert!(!metrics.contains("secret-name"));
     for path in ["/livez", "/readyz", "/metrics", "/debug/pprof/"] {

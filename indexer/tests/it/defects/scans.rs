@@ -20,9 +20,7 @@ async fn defect_01_more_than_a_hundred_repositories_are_scanned_and_events_answe
         expected.insert(&name, "latest", &image.digest.to_string());
     }
     scene.push("apps/that-hangs", "latest");
-    scene
-        .registry
-        .add(Rule::on("/v2/apps/that-hangs/tags/list", hang()));
+    scene.registry.add(Rule::on("/v2/apps/that-hangs/tags/list", hang()));
     let (indexer, events) = scene.start("", "");
     let posts = (0..REPOSITORIES).map(|number| {
         let target = serde_json::json!({"repository": format!("apps/{number}"), "tag": "latest"});
@@ -31,7 +29,11 @@ async fn defect_01_more_than_a_hundred_repositories_are_scanned_and_events_answe
     assert_eq!(join_all(posts).await, vec![202; REPOSITORIES]);
     until("all repositories but one are indexed", async || {
         let index = index_contents(&scene.database).await;
-        if index == expected { Ok(()) } else { Err(index.repositories().len()) }
+        if index == expected {
+            Ok(())
+        } else {
+            Err(index.repositories().len())
+        }
     })
     .await;
     assert_eq!(
@@ -102,7 +104,11 @@ async fn defect_06_a_restart_keeps_the_index() {
     let run = || {
         let listen = format!("listen: {{indexer: '{}', indexer_admin: '{}'}}", free(), free());
         let ends = CancellationToken::new();
-        let running = tokio::spawn(flagstate_indexer::app::run(scene.config("", &listen), false, ends.clone()));
+        let running = tokio::spawn(flagstate_indexer::app::run(
+            scene.config("", &listen),
+            false,
+            ends.clone(),
+        ));
         (running, ends)
     };
     let (running, ends) = run();
@@ -119,7 +125,12 @@ async fn defect_06_a_restart_keeps_the_index() {
         .until_zero("the second one writes", "SELECT 2 - epoch FROM writer_lease")
         .await;
     until("it asks the registry in vain", async || {
-        if scene.registry.requests().iter().any(|request| request.path == "/v2/_catalog") {
+        if scene
+            .registry
+            .requests()
+            .iter()
+            .any(|request| request.path == "/v2/_catalog")
+        {
             Ok(())
         } else {
             Err(())
@@ -171,7 +182,10 @@ async fn defect_12_a_tag_that_goes_between_list_and_read_holds_nothing_up() {
         assert_eq!(scene.digest("apps/a", new).await, Some(image.digest.to_string()));
         assert_eq!(scene.digest("apps/a", "gone-meanwhile").await, None);
     }
-    assert_eq!(value::<i64>(&scene.database, "SELECT count(*) FROM scan_queue").await, 0);
+    assert_eq!(
+        value::<i64>(&scene.database, "SELECT count(*) FROM scan_queue").await,
+        0
+    );
     indexer.stop().await;
 }
 

@@ -62,8 +62,8 @@ async fn defect_31_time_size_and_layers_of_an_image_are_kept() {
     let scene = Scene::create().await;
     let image = ImageBuilder::new("image")
         .created("2026-02-03T04:05:06Z")
+        .layer("first")
         .layer("second")
-        .layer("third")
         .build();
     fill(&scene.registry, "apps/a", &image, &["latest"]);
     let (indexer, _) = scene.start("", "");
@@ -72,8 +72,16 @@ async fn defect_31_time_size_and_layers_of_an_image_are_kept() {
     let blobs: usize = image.blobs.iter().map(|blob| blob.bytes.len()).sum();
     assert_eq!(sizes, blobs as i64);
     for (what, sql, expected) in [
-        ("created", "SELECT (created AT TIME ZONE 'UTC')::text FROM manifest", "2026-02-03 04:05:06"),
-        ("layers", "SELECT string_agg(position::text, ' ' ORDER BY position) FROM layer WHERE chain_id IS NOT NULL", "0 1 2"),
+        (
+            "created",
+            "SELECT (created AT TIME ZONE 'UTC')::text FROM manifest",
+            "2026-02-03 04:05:06",
+        ),
+        (
+            "layers",
+            "SELECT string_agg(position::text, ' ' ORDER BY position) FROM layer WHERE chain_id IS NOT NULL",
+            "0 1",
+        ),
         ("history", "SELECT jsonb_typeof(history) FROM manifest", "array"),
     ] {
         assert_eq!(value::<String>(&scene.database, sql).await, expected, "{what}");
@@ -97,7 +105,10 @@ async fn defect_31_an_index_is_of_one_registry() {
     leases.try_acquire("one", "https://a.example/", false).await.unwrap();
     let expire = "UPDATE writer_lease SET expires_at = '-infinity'";
     database.client().await.unwrap().execute(expire, &[]).await.unwrap();
-    let refused = leases.try_acquire("two", "https://b.example/", false).await.unwrap_err();
+    let refused = leases
+        .try_acquire("two", "https://b.example/", false)
+        .await
+        .unwrap_err();
     assert!(
         matches!(&refused, LeaseError::OtherRegistry { stored, configured }
             if stored == "https://a.example/" && configured == "https://b.example/"),
@@ -128,9 +139,16 @@ async fn defect_31_there_is_one_state() {
     let database = TestDatabase::create().await.unwrap();
     let client = database.client().await.unwrap();
     for table in ["state", "writer_lease"] {
-        assert_eq!(value::<i64>(&database, &format!("SELECT count(*) FROM {table}")).await, 1);
+        assert_eq!(
+            value::<i64>(&database, &format!("SELECT count(*) FROM {table}")).await,
+            1
+        );
         for id in ["true", "false", "NULL"] {
-            let columns = if table == "state" { ("id, era", ", 1") } else { ("id", "") };
+            let columns = if table == "state" {
+                ("id, era", ", 1")
+            } else {
+                ("id", "")
+            };
             let second = format!("INSERT INTO {table} ({}) VALUES ({id}{})", columns.0, columns.1);
             client.execute(&second, &[]).await.unwrap_err();
         }

@@ -17,7 +17,10 @@ async fn defect_30_no_transaction_is_open_while_the_registry_is_asked() {
     // Tags and manifests are there already when the configs do not come.
     scene.registry.add(Rule::on("/v2/*/blobs/*", hang()));
     let (indexer, events) = scene.start("", "");
-    assert_eq!(post(&events, pushed("apps/notified", "latest", &notified).to_string()).await, 202);
+    assert_eq!(
+        post(&events, pushed("apps/notified", "latest", &notified).to_string()).await,
+        202
+    );
     until("the registry hangs", async || {
         let asked = scene.registry.count(Kind::Blob);
         if asked >= 2 { Ok(()) } else { Err(asked) }
@@ -75,7 +78,11 @@ async fn defect_30_rows_that_scans_share_are_written_in_the_order_of_their_diges
     for row in &rows {
         by_transaction.entry(row.get(0)).or_default().push(row.get(1));
     }
-    assert!(by_transaction.values().any(|digests| digests.len() > 20), "{}", rows.len());
+    assert!(
+        by_transaction.values().any(|digests| digests.len() > 20),
+        "{}",
+        rows.len()
+    );
     for (transaction, digests) in by_transaction {
         assert!(digests.is_sorted(), "{transaction}");
     }
@@ -91,7 +98,9 @@ async fn defect_30_parallel_scans_of_shared_digests_do_not_fail() {
         for place in 0..SHARED {
             // Each repository comes by the shared ones in another order.
             let number = (place * 7 + repository * 5) % SHARED;
-            let index = IndexBuilder::new().member(member(number)).member(member((number + 1) % SHARED));
+            let index = IndexBuilder::new()
+                .member(member(number))
+                .member(member((number + 1) % SHARED));
             let name = format!("apps/{repository}");
             fill(&scene.registry, &name, &index.build(), &[&format!("v{place}")]);
         }
