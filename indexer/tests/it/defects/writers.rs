@@ -118,3 +118,38 @@ async fn defect_33_the_registry_is_only_read() {
     );
     indexer.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn defect_33_a_collection_that_fails_is_tried_again() {
+    let scene = Scene::create().await;
+    scene.push("apps/a", "goes");
+    scene.push("apps/a", "stays");
+    let (indexer, _) = scene.start("", "interval: {garbage_collect: 1s}\nhistory: {keep: 0}");
+    indexer.scan().await;
+    let client = scene.database.client().await.unwrap();
+    client
+        .batch_execute(
+            "CREATE SEQUENCE refused;
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 PERFORM nextval('refused');
+                 RAISE EXCEPTION 'nothing is removed today';
+             END $$;
+             CREATE TRIGGER refuse BEFORE DELETE ON manifest FOR EACH ROW EXECUTE FUNCTION refuse();
+             UPDATE manifest SET first_seen = first_seen - interval '2 hours';
+             UPDATE repository_manifest SET first_seen = first_seen - interval '2 hours'",
+        )
+        .await
+        .unwrap();
+    scene.registry.delete_tag("apps/a", "goes");
+    indexer.scan().await;
+    scene
+        .until_zero("it failed twice", "SELECT greatest(0, 2 - last_value) FROM refused")
+        .await;
+    assert_eq!(value::<i64>(&scene.database, "SELECT count(*) FROM manifest").await, 2);
+    client.batch_execute("DROP TRIGGER refuse ON manifest").await.unwrap();
+    scene
+        .until_zero("what nothing needs is removed", "SELECT count(*) - 1 FROM manifest")
+        .await;
+    assert!(scene.digest("apps/a", "stays").await.is_some());
+    indexer.stop().await;
+}
