@@ -1,5 +1,7 @@
 //! `docs/DEFECTS.md` and `docs/PROMISES.md` name tests that exist, and every clause of every defect has one.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may be blunt")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
