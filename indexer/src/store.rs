@@ -14,6 +14,7 @@ mod request;
 mod revision;
 mod stored;
 
+use flagstate_common::repository_name::RepositoryName;
 use flagstate_common::store::{Pool, StoreError};
 use thiserror::Error;
 
@@ -36,6 +37,12 @@ pub enum WriteError {
         /// The epoch that this process wrote with.
         epoch: i64,
     },
+    /// A tag was to point at a manifest that is not stored; nothing was written.
+    #[error("a tag of {repository} points at a manifest that is not stored")]
+    UnknownManifest {
+        /// The tag's repository.
+        repository: RepositoryName,
+    },
     /// The work in the queue cannot be read back.
     #[error("the queue holds what this release cannot read, for repository {repository:?}: {detail}")]
     UnreadableWork {
@@ -52,6 +59,8 @@ impl WriteError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_retryable(),
+            // Another look brings the manifest, too.
+            Self::UnknownManifest { .. } => true,
             Self::Fenced { .. } | Self::UnreadableWork { .. } => false,
         }
     }

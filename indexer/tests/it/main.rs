@@ -6,9 +6,12 @@
     reason = "tests may be blunt"
 )]
 
+mod absence;
 mod events;
 mod harness;
+mod hints;
 mod hostile;
+mod leaves;
 mod model;
 mod registry;
 mod scan;
