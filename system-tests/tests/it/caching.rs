@@ -42,7 +42,11 @@ async fn validators_survive_the_proxy_in_every_encoding() {
             .get("content-encoding")
             .map_or("identity", |value| value.to_str().unwrap());
         assert_eq!(coding, encoding);
-        assert!(answer.headers()[VARY].as_bytes().eq_ignore_ascii_case(b"Accept-Encoding"));
+        assert!(
+            answer.headers()[VARY]
+                .as_bytes()
+                .eq_ignore_ascii_case(b"Accept-Encoding")
+        );
         let etag = answer.headers()[ETAG].to_str().unwrap().to_owned();
         let again = get().header(IF_NONE_MATCH, &etag).send().await.unwrap();
         assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{encoding}");

@@ -22,10 +22,10 @@ async fn push(system: &System, repository: &str) -> (String, String) {
 async fn pushes_while_the_indexer_is_away_are_found_when_it_is_back() {
     let mut system = system_without_scans().await;
     let before = push(&system, "a/before").await;
-    until_found(&system, LATEST, &[before.clone()]).await;
+    until_found(&system, LATEST, std::slice::from_ref(&before)).await;
     system.indexer.kill().await.unwrap();
     let meanwhile = push(&system, "a/meanwhile").await;
-    until_found(&system, LATEST, &[before.clone()]).await;
+    until_found(&system, LATEST, std::slice::from_ref(&before)).await;
     system.indexer.start().await.unwrap();
     until_found(&system, LATEST, &[before, meanwhile]).await;
 }
@@ -34,7 +34,7 @@ async fn pushes_while_the_indexer_is_away_are_found_when_it_is_back() {
 async fn both_services_end_well_and_start_again_with_what_they_knew() {
     let mut system = system_without_scans().await;
     let image = push(&system, "a/image").await;
-    until_found(&system, LATEST, &[image.clone()]).await;
+    until_found(&system, LATEST, std::slice::from_ref(&image)).await;
     system.query_api.stop().await.unwrap();
     system.indexer.stop().await.unwrap();
     system.query_api.start().await.unwrap();
