@@ -1,4 +1,4 @@
-//! Both services as people run them, with a real registry, PostgreSQL and the caching proxy.
+//! Tests of the whole system: the services' binaries, PostgreSQL, a real registry, the caching proxy and real clients.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,7 +6,18 @@
 )]
 
 mod caching;
+mod database;
+mod etags;
+mod events;
+mod flatpak;
+mod http;
+mod kill;
+mod program;
+mod proxy;
+mod reader_role;
 mod samples;
+mod shutdown;
+mod skopeo;
 mod survival;
 
 use flagstate_test_support::system::{Options, System, found_in};
