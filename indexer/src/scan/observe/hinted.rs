@@ -41,8 +41,10 @@ impl Observer {
     ) -> Result<(Observed, Vec<Look>), ObserveError> {
         let mut observed = Observed::new(Listing::NotAsked);
         let mut failures = Vec::new();
-        let mut answers = Answers::default();
-        answers.digests = self.ask_for_deleted(repository, hints, &mut failures).await;
+        let mut answers = Answers {
+            digests: self.ask_for_deleted(repository, hints, &mut failures).await,
+            ..Answers::default()
+        };
         let mut tags: BTreeSet<Tag> = hints.iter().filter_map(Hint::tag).cloned().collect();
         let points_at_deleted = stored
             .tags
