@@ -43,14 +43,6 @@ pub enum WriteError {
         /// The tag's repository.
         repository: RepositoryName,
     },
-    /// The work in the queue cannot be read back.
-    #[error("the queue holds what this release cannot read, for repository {repository:?}: {detail}")]
-    UnreadableWork {
-        /// The row's repository.
-        repository: String,
-        /// What is wrong with it.
-        detail: String,
-    },
 }
 
 impl WriteError {
@@ -61,7 +53,7 @@ impl WriteError {
             Self::Store(error) => error.is_retryable(),
             // Another look brings the manifest, too.
             Self::UnknownManifest { .. } => true,
-            Self::Fenced { .. } | Self::UnreadableWork { .. } => false,
+            Self::Fenced { .. } => false,
         }
     }
 }

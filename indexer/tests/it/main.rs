@@ -7,11 +7,15 @@
 )]
 
 mod absence;
+mod authentication;
 mod events;
+mod exclusion;
 mod harness;
 mod hints;
 mod hostile;
+mod lease;
 mod leaves;
 mod model;
+mod queue;
 mod registry;
 mod scan;
