@@ -7,6 +7,16 @@ use prometheus::{Encoder, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use crate::build;
 use crate::config::Limits;
 
+/// Metrics of our own that both services have: name, help. Beside them stand the `process_*` metrics that Prometheus's
+/// clients share.
+pub const METRICS: [(&str, &str); 2] = [BUILD_INFO, LIMIT_HITS];
+
+const BUILD_INFO: (&str, &str) = ("flagstate_build_info", "Which build this is; always 1");
+const LIMIT_HITS: (&str, &str) = (
+    "flagstate_limit_hits_total",
+    "How often a limit of the configuration cut something off, by limit",
+);
+
 /// Content type of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
@@ -26,7 +36,7 @@ pub fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) 
 ///
 /// The names must be new in the registry.
 pub fn register_process(registry: &Registry) -> Result<(), prometheus::Error> {
-    let options = Opts::new("flagstate_build_info", "Which build this is; always 1.")
+    let options = Opts::new(BUILD_INFO.0, BUILD_INFO.1)
         .const_label("version", build::VERSION)
         .const_label("commit", build::COMMIT)
         .const_label("built", build::BUILT);
@@ -45,10 +55,7 @@ impl LimitHits {
     ///
     /// The name must be new in the registry.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let options = Opts::new(
-            "flagstate_limit_hits_total",
-            "How often a limit of the configuration cut something off.",
-        );
+        let options = Opts::new(LIMIT_HITS.0, LIMIT_HITS.1);
         let hits = register(registry, IntCounterVec::new(options, &["limit"])?)?;
         for limit in Limits::NAMES {
             hits.with_label_values(&[limit]);

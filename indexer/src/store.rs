@@ -13,17 +13,21 @@ mod queue;
 mod request;
 mod revision;
 mod stored;
+mod sweep;
 
-use flagstate_common::repository_name::RepositoryName;
+use std::sync::Arc;
+
 use flagstate_common::store::{Pool, StoreError};
 use thiserror::Error;
+use tokio::sync::RwLock;
 
 pub use exclusion::Exclusion;
 pub use lease::{Acquired, LeaseError, LeaseStore, ScanProgress, WriterLease};
 pub use migrate::{MigrateError, grant_read, migrate};
 pub use queue::{Arrival, QueueStatus, QueueStore, Settlement, WorkItem};
-pub use request::{RequestStore, ScanRequest};
+pub use request::{RequestKind, RequestState, RequestStore};
 pub use stored::Which;
+pub use sweep::{Swept, Window};
 
 /// Why something could not be written.
 #[derive(Debug, Error)]
@@ -37,12 +41,9 @@ pub enum WriteError {
         /// The epoch that this process wrote with.
         epoch: i64,
     },
-    /// A tag was to point at a manifest that is not stored; nothing was written.
-    #[error("a tag of {repository} points at a manifest that is not stored")]
-    UnknownManifest {
-        /// The tag's repository.
-        repository: RepositoryName,
-    },
+    /// What was known when the registry was asked is not stored any more; the work has to be done anew.
+    #[error("the index lost, meanwhile, what the change set leads to")]
+    Vanished,
 }
 
 impl WriteError {
@@ -51,8 +52,7 @@ impl WriteError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_retryable(),
-            // Another look brings the manifest, too.
-            Self::UnknownManifest { .. } => true,
+            Self::Vanished => true,
             Self::Fenced { .. } => false,
         }
     }
@@ -70,6 +70,8 @@ pub struct WriteStore {
     pool: Pool,
     lease: WriterLease,
     index_depth: usize,
+    /// Held for reading by what adds content, for writing by what removes it.
+    content: Arc<RwLock<()>>,
 }
 
 impl WriteStore {
@@ -80,6 +82,7 @@ impl WriteStore {
             pool,
             lease,
             index_depth,
+            content: Arc::default(),
         }
     }
 }

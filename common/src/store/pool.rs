@@ -72,10 +72,15 @@ impl PoolOptions {
             milliseconds(LOCK_TIMEOUT),
             milliseconds(IDLE_IN_TRANSACTION_TIMEOUT),
         );
-        if self.read_only {
+        // Compiling takes longer than any statement here runs; estimates of recursive walks ask for it all the same.
+        settings += " SET jit = off;";
+        settings += if self.read_only {
             // A generic plan would not know how rare a label is.
-            settings += " SET default_transaction_read_only = on; SET plan_cache_mode = force_custom_plan;";
-        }
+            " SET default_transaction_read_only = on; SET plan_cache_mode = force_custom_plan;"
+        } else {
+            // Every statement of a writer starts from a few keys, whatever is estimated: walk the indexes.
+            " SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off;"
+        };
         settings
     }
 }
@@ -190,11 +195,13 @@ mod tests {
             "SET idle_in_transaction_session_timeout = 60000;",
             "SET default_transaction_read_only = on;",
             "SET plan_cache_mode = force_custom_plan;",
+            "SET jit = off;",
         ] {
             assert!(reader.contains(setting), "{reader}");
         }
         let writer = PoolOptions::writer("indexer").session_settings();
         assert!(writer.contains("SET statement_timeout = 0;"), "{writer}");
+        assert!(writer.contains("SET jit = off; SET enable_hashjoin = off;"), "{writer}");
         assert!(!writer.contains("read_only"), "{writer}");
         // 0 would mean none.
         let tiny = PoolOptions::reader("query", Duration::from_nanos(1)).session_settings();

@@ -4,6 +4,7 @@
 //! the process that asked for it, however that process ends.
 
 pub mod docker_registry;
+pub mod documented;
 pub mod environment;
 pub mod fake_registry;
 pub mod http;

@@ -137,7 +137,7 @@ fn place(server: &Server, name: &str, content: &str) -> PathBuf {
     let path: &Path = &server.socket_folder().join(name);
     std::fs::write(path, content).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    if let Some(user) = unprivileged_user() {
+    if let Some(user) = unprivileged_user(&["postgres", "nobody"]) {
         chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
     }
     path.to_owned()

@@ -48,13 +48,14 @@ impl WriteStore {
         changes: &ChangeSet,
         settlement: Option<(&WorkItem, &Settlement)>,
     ) -> Result<(), WriteError> {
+        let _nothing_is_swept = self.content.read().await;
         let mut connection = self.pool.connection().await?;
         connection
             .transaction(async |connection| {
                 content::store(connection, &changes.manifests, Existing::Replace, self.index_depth).await?;
                 let repository = repository_id(connection, &changes.repository).await?;
-                let n = revision::take(connection, &self.lease).await?;
                 hold(connection, repository, changes).await?;
+                let n = revision::take(connection, &self.lease).await?;
                 log(connection, repository, n, changes).await?;
                 end_tags(connection, repository, n, changes).await?;
                 point_tags(connection, repository, n, changes).await?;
@@ -198,12 +199,10 @@ async fn point_tags(
     .bind::<Array<Nullable<Timestamptz>>, _>(targets.iter().map(|(_, at)| *at).collect::<Vec<_>>())
     .execute(connection)
     .await?;
-    if pointed == names.len() {
+    if pointed == changes.moved.len() {
         Ok(())
     } else {
-        Err(WriteError::UnknownManifest {
-            repository: changes.repository.clone(),
-        })
+        Err(WriteError::Vanished)
     }
 }
 

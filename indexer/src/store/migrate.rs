@@ -5,7 +5,7 @@ use diesel::sql_types::Text;
 use diesel_async::{AsyncConnection, AsyncMigrationHarness, RunQueryDsl};
 use diesel_migrations::MigrationHarness as _;
 use flagstate_common::store::{Pool, StoreError};
-use flagstate_migrations::MIGRATIONS;
+use flagstate_migrations::{MIGRATIONS, reader_grants};
 use thiserror::Error;
 
 /// Why the schema could not be brought up to date.
@@ -57,7 +57,7 @@ pub async fn migrate(pool: &Pool) -> Result<Vec<String>, MigrateError> {
     applied.map_err(MigrateError::Change)
 }
 
-/// Lets a role read all tables, those of later changes too, and nothing else.
+/// Lets a role [read all tables](reader_grants), those of later changes too, and nothing else.
 ///
 /// # Errors
 /// [`MigrateError::NoSuchRole`], database errors.
@@ -73,12 +73,7 @@ pub async fn grant_read(pool: &Pool, role: &str) -> Result<(), MigrateError> {
     let role = quote_identifier(role);
     connection
         .transaction(async |connection| {
-            for grant in [
-                format!("GRANT USAGE ON SCHEMA public TO {role}"),
-                format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"),
-                format!("ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {role}"),
-                format!("ALTER ROLE {role} SET default_transaction_read_only = on"),
-            ] {
+            for grant in reader_grants(&role) {
                 sql_query(grant).execute(connection).await?;
             }
             Ok(())

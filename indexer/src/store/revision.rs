@@ -1,8 +1,7 @@
 //! Taking the next revision: what makes a transaction's changes one visible state.
 
-use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Timestamptz};
+use diesel::sql_types::BigInt;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use flagstate_common::store::sql::sql;
@@ -13,10 +12,6 @@ use super::{WriteError, WriterLease};
 struct TakenRow {
     #[diesel(sql_type = BigInt)]
     n: i64,
-    #[diesel(sql_type = BigInt)]
-    era: i64,
-    #[diesel(sql_type = Timestamptz)]
-    at: DateTime<Utc>,
 }
 
 /// Takes the next revision for the running transaction.
@@ -27,21 +22,17 @@ struct TakenRow {
 /// # Errors
 /// [`WriteError::Fenced`] when another process is the writer: the transaction must not commit.
 pub(super) async fn take(connection: &mut AsyncPgConnection, lease: &WriterLease) -> Result<i64, WriteError> {
-    let taken: Vec<TakenRow> =
-        sql("UPDATE state SET n = n + 1, at = greatest(at, clock_timestamp()) WHERE epoch = $1 RETURNING n, era, at")
-            .bind::<BigInt, _>(lease.epoch())
-            .load(connection)
-            .await?;
-    let Some(TakenRow { n, era, at }) = taken.into_iter().next() else {
-        return Err(WriteError::Fenced { epoch: lease.epoch() });
-    };
-    sql("INSERT INTO revision (n, era, at) VALUES ($1, $2, $3)")
-        .bind::<BigInt, _>(n)
-        .bind::<BigInt, _>(era)
-        .bind::<Timestamptz, _>(at)
-        .execute(connection)
-        .await?;
-    Ok(n)
+    let taken: Vec<TakenRow> = sql("WITH taken AS (
+             UPDATE state SET n = n + 1, at = greatest(at, clock_timestamp()) WHERE epoch = $1 RETURNING n, era, at
+         )
+         INSERT INTO revision (n, era, at) SELECT n, era, at FROM taken RETURNING n")
+    .bind::<BigInt, _>(lease.epoch())
+    .load(connection)
+    .await?;
+    match taken.as_slice() {
+        [TakenRow { n }] => Ok(*n),
+        _ => Err(WriteError::Fenced { epoch: lease.epoch() }),
+    }
 }
 
 /// Proves, at the end of a transaction that takes no revision, that this process is still the writer.

@@ -16,7 +16,7 @@ use flagstate_indexer::registry::{RegistryClient, RegistryMetrics};
 use flagstate_indexer::scan::observe::Observer;
 use flagstate_indexer::scan::schedule::{Scanner, serve_queue};
 use flagstate_indexer::scan::worker::Worker;
-use flagstate_indexer::store::{Acquired, LeaseStore, QueueStore, RequestStore, WriteStore};
+use flagstate_indexer::store::{Acquired, LeaseStore, QueueStore, RequestKind, RequestStore, WriteStore};
 use flagstate_indexer::webhook::auth::Tokens;
 use flagstate_indexer::webhook::handler::Webhook;
 use flagstate_indexer::webhook::{self, intake::Intake};
@@ -151,7 +151,7 @@ impl Indexer {
     /// Asks for a full scan and waits for its end; the result says how it went.
     pub(crate) async fn scan(&self) -> String {
         let requests = RequestStore::new(self.pool.clone());
-        let id = requests.ask().await.unwrap();
+        let id = requests.ask(RequestKind::Scan).await.unwrap();
         let mut outcome = None;
         until("the scan ends", async || {
             outcome = requests.follow(id).await.unwrap().outcome;
@@ -171,6 +171,12 @@ impl Indexer {
     pub(crate) async fn stop(self) {
         self.cancel.cancel();
         self.leader.await.unwrap();
+    }
+
+    /// Ends its work as a crash would: in the middle, and the lease stays taken until it runs out.
+    pub(crate) async fn kill(self) {
+        self.leader.abort();
+        assert!(self.leader.await.unwrap_err().is_cancelled());
     }
 
     /// The sum of a counter over all its labels, or of those that have this label value.

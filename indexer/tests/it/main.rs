@@ -8,8 +8,11 @@
 
 mod absence;
 mod authentication;
+mod defects;
+mod documentation;
 mod events;
 mod exclusion;
+mod gc;
 mod harness;
 mod hints;
 mod hostile;

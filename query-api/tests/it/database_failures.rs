@@ -1,5 +1,7 @@
 //! What clients see when the database fails: never an empty 200, never our secrets (promise 10, defects 25, 28 and 29).
 
+use std::time::Duration;
+
 use crate::gate::Gate;
 use crate::http::Answer;
 use crate::index::Index;
@@ -77,7 +79,6 @@ async fn sessions_that_the_server_ended_are_replaced() {
     let index = index().await;
     let service = Service::start(&index);
     for _ in 0..5 {
-        assert_eq!(service.get("/index/static").await.tags(), ["v1"]);
         index
             .client
             .execute(
@@ -87,10 +88,16 @@ async fn sessions_that_the_server_ended_are_replaced() {
             )
             .await
             .expect("ended sessions");
-        // A request that comes before the connection notices is told to come back.
-        let answer = service.get("/index/static").await;
-        assert!(matches!(answer.status, 200 | 503), "{answer:?}");
-        assert!(answer.status == 503 || answer.tags() == ["v1"], "{answer:?}");
+        // Each broken connection may cost one request, which is told to come back.
+        let mut answer = service.get("/index/static").await;
+        for _ in 0..POOL_SIZE {
+            if answer.status == 200 {
+                break;
+            }
+            assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+            answer = service.get("/index/static").await;
+        }
+        assert_eq!(answer.tags(), ["v1"]);
     }
     service.stop().await;
 }
@@ -181,7 +188,13 @@ async fn defect_28_queries_that_fail_leave_no_connection_behind() {
         assert_eq!(service.get("/index/static").await.tags(), ["v1"]);
     }
     service.stop().await;
-    assert_eq!(connections(&index).await.0, 0, "the pool is closed at the end");
+    let closed = async {
+        while connections(&index).await.0 > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let closed = tokio::time::timeout(Duration::from_secs(30), closed).await;
+    closed.expect("the pool is closed at the end");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use flagstate_common::digest::Digest;
 use flagstate_common::revision::Revision;
 use flagstate_common::terms::Term;
 use flagstate_test_support::postgres::TestDatabase;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Transaction};
 
 /// The index of one test.
@@ -41,6 +42,7 @@ impl Index {
         let leaf = "INSERT INTO index_leaf (image_index_id, position, manifest_id, os, architecture, via, terms) \
                     VALUES ($1::bigint, 0, $2, 'linux', 'amd64', ARRAY[$1::bigint], '{}') ON CONFLICT DO NOTHING";
         change.execute(leaf, &[&image_index, &image]).await.expect("a leaf");
+        hold(&change, repository, image).await;
         point(&change, repository, tag, image_index, revision.n).await;
         change.commit().await.expect("committed");
         revision
@@ -117,32 +119,31 @@ async fn write_manifest(change: &Transaction<'_>, content: &str, kind: i16, labe
 }
 
 async fn point(change: &Transaction<'_>, repository: &str, tag: &str, manifest: i64, n: i64) {
-    let repository: i64 = change
+    let repository = hold(change, repository, manifest).await;
+    let ends = "UPDATE tag SET to_n = $3 WHERE repository_id = $1 AND name = $2 AND to_n IS NULL";
+    change
+        .execute(ends, &[&repository, &tag, &n])
+        .await
+        .expect("an ended tag");
+    let begins = "INSERT INTO tag (repository_id, name, manifest_id, from_n) VALUES ($1, $2, $3, $4)";
+    let parameters: [&(dyn ToSql + Sync); 4] = [&repository, &tag, &manifest, &n];
+    change.execute(begins, &parameters).await.expect("a tag");
+}
+
+/// Notes that the repository holds the manifest; gives the repository's key.
+async fn hold(change: &Transaction<'_>, repository: &str, manifest: i64) -> i64 {
+    let row = change
         .query_one(
             "INSERT INTO repository (name) VALUES ($1) ON CONFLICT (name) DO UPDATE SET hidden = false RETURNING id",
             &[&repository],
         )
         .await
-        .expect("a repository")
-        .get(0);
-    for (statement, parameters) in [
-        (
-            "INSERT INTO repository_manifest (repository_id, manifest_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-            vec![&repository as _, &manifest as _],
-        ),
-        (
-            "UPDATE tag SET to_n = $3 WHERE repository_id = $1 AND name = $2 AND to_n IS NULL",
-            vec![&repository as _, &tag as _, &n as _],
-        ),
-        (
-            "INSERT INTO tag (repository_id, name, manifest_id, from_n) VALUES ($1, $2, $3, $4)",
-            vec![&repository as _, &tag as _, &manifest as _, &n as _],
-        ),
-    ] {
-        let parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = parameters;
-        change
-            .execute(statement, &parameters)
-            .await
-            .expect("a tag that points there");
-    }
+        .expect("a repository");
+    let repository: i64 = row.get(0);
+    let holds = "INSERT INTO repository_manifest (repository_id, manifest_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    change
+        .execute(holds, &[&repository, &manifest])
+        .await
+        .expect("a held manifest");
+    repository
 }

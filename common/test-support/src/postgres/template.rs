@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use diesel_async::{AsyncConnection as _, AsyncMigrationHarness, AsyncPgConnection};
 use diesel_migrations::MigrationHarness as _;
 use flagstate_common::digest::Digest;
-use flagstate_migrations::MIGRATIONS;
+use flagstate_migrations::{MIGRATIONS, reader_grants};
 use tokio_postgres::Client;
 
 use super::server::{READER_ROLE, ServerUrl, connect};
@@ -39,11 +39,7 @@ async fn create(client: &Client, server: &ServerUrl, name: &str) -> Result<()> {
     client.batch_execute(&format!("CREATE DATABASE {name}")).await?;
     migrate(server.owner(name), Way::Up).await?;
     let database = connect(&server.owner(name)).await?;
-    database
-        .batch_execute(&format!(
-            "GRANT USAGE ON SCHEMA public TO {READER_ROLE}; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {READER_ROLE}"
-        ))
-        .await?;
+    database.batch_execute(&reader_grants(READER_ROLE).join(";")).await?;
     drop(database);
     // A template cannot be copied while somebody is connected to it.
     client
