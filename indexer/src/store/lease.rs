@@ -262,7 +262,7 @@ async fn take_state(
         });
     };
     if state.new_era || state.is_adopted {
-        sql("INSERT INTO scan_request DEFAULT VALUES")
+        sql("INSERT INTO request (kind) VALUES ('scan')")
             .execute(connection)
             .await?;
     }

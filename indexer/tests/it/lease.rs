@@ -366,7 +366,7 @@ async fn the_index_of_another_registry_is_not_touched_unless_adopted() {
         .unwrap();
     assert!(matches!(adopted, Acquired::Writer { new_era: false, .. }));
     assert_eq!(
-        value::<i64>(&database, "SELECT count(*) FROM scan_request").await,
+        value::<i64>(&database, "SELECT count(*) FROM request WHERE kind = 'scan'").await,
         1,
         "it is scanned"
     );

@@ -8,7 +8,7 @@ use flagstate_common::digest::Digest;
 use flagstate_common::repository_name::RepositoryName;
 use flagstate_indexer::scan::hint::{Action, Hint, Target};
 use flagstate_indexer::scan::observation::{Cause, ChangeSet};
-use flagstate_indexer::store::{Arrival, QueueStore, RequestStore, Settlement, WorkItem, WriteStore};
+use flagstate_indexer::store::{Arrival, QueueStore, RequestKind, RequestStore, Settlement, WorkItem, WriteStore};
 use flagstate_test_support::fake_registry::{FakeRegistry, Fault, Kind, Rule};
 use flagstate_test_support::images::ImageBuilder;
 use flagstate_test_support::postgres::TestDatabase;
@@ -371,7 +371,7 @@ async fn neither_scans_nor_notifications_starve() {
         listener().0,
     );
     let requests = RequestStore::new(indexer.pool.clone());
-    let id = requests.ask().await.unwrap();
+    let id = requests.ask(RequestKind::Scan).await.unwrap();
     until("the scan is under way", async || {
         let lists = registry.count(Kind::Tags);
         if lists > 8 { Ok(()) } else { Err(lists) }

@@ -17,7 +17,6 @@ use crate::registry::RegistryError;
 use crate::store::WriteStore;
 
 /// What the registry said about the things that hints named; what it did not answer about is in neither map.
-#[derive(Default)]
 struct Answers {
     /// What each tag points at; `None` when it is not there.
     tags: BTreeMap<Tag, Option<Digest>>,
@@ -41,8 +40,10 @@ impl Observer {
     ) -> Result<(Observed, Vec<Look>), ObserveError> {
         let mut observed = Observed::new(Listing::NotAsked);
         let mut failures = Vec::new();
-        let mut answers = Answers::default();
-        answers.digests = self.ask_for_deleted(repository, hints, &mut failures).await;
+        let mut answers = Answers {
+            tags: BTreeMap::new(),
+            digests: self.ask_for_deleted(repository, hints, &mut failures).await,
+        };
         let mut tags: BTreeSet<Tag> = hints.iter().filter_map(Hint::tag).cloned().collect();
         let points_at_deleted = stored
             .tags
