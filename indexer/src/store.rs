@@ -17,7 +17,6 @@ mod sweep;
 
 use std::sync::Arc;
 
-use flagstate_common::repository_name::RepositoryName;
 use flagstate_common::store::{Pool, StoreError};
 use thiserror::Error;
 use tokio::sync::RwLock;
@@ -42,20 +41,9 @@ pub enum WriteError {
         /// The epoch that this process wrote with.
         epoch: i64,
     },
-    /// A tag was to point at a manifest that is not stored; nothing was written.
-    #[error("a tag of {repository} points at a manifest that is not stored")]
-    UnknownManifest {
-        /// The tag's repository.
-        repository: RepositoryName,
-    },
-    /// The work in the queue cannot be read back.
-    #[error("the queue holds what this release cannot read, for repository {repository:?}: {detail}")]
-    UnreadableWork {
-        /// The row's repository.
-        repository: String,
-        /// What is wrong with it.
-        detail: String,
-    },
+    /// What was known when the registry was asked is not stored any more; the work has to be done anew.
+    #[error("the index lost, meanwhile, what the change set leads to")]
+    Vanished,
 }
 
 impl WriteError {
@@ -64,9 +52,8 @@ impl WriteError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_retryable(),
-            // Another look brings the manifest, too.
-            Self::UnknownManifest { .. } => true,
-            Self::Fenced { .. } | Self::UnreadableWork { .. } => false,
+            Self::Vanished => true,
+            Self::Fenced { .. } => false,
         }
     }
 }

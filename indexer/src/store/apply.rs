@@ -199,12 +199,10 @@ async fn point_tags(
     .bind::<Array<Nullable<Timestamptz>>, _>(targets.iter().map(|(_, at)| *at).collect::<Vec<_>>())
     .execute(connection)
     .await?;
-    if pointed == names.len() {
+    if pointed == changes.moved.len() {
         Ok(())
     } else {
-        Err(WriteError::UnknownManifest {
-            repository: changes.repository.clone(),
-        })
+        Err(WriteError::Vanished)
     }
 }
 

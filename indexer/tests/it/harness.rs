@@ -260,7 +260,7 @@ pub(crate) async fn index_contents(database: &TestDatabase) -> RegistryContents 
 /// Waits until `holds` says yes; panics with what it said last after five minutes.
 pub(crate) async fn until<T: std::fmt::Debug>(what: &str, mut holds: impl AsyncFnMut() -> Result<(), T>) {
     let mut last = None;
-    for _ in 0..1_500 {
+    for _ in 0..30_000 {
         match holds().await {
             Ok(()) => return,
             Err(state) => last = Some(state),

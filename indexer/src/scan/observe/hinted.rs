@@ -17,7 +17,6 @@ use crate::registry::RegistryError;
 use crate::store::WriteStore;
 
 /// What the registry said about the things that hints named; what it did not answer about is in neither map.
-#[derive(Default)]
 struct Answers {
     /// What each tag points at; `None` when it is not there.
     tags: BTreeMap<Tag, Option<Digest>>,
@@ -42,8 +41,8 @@ impl Observer {
         let mut observed = Observed::new(Listing::NotAsked);
         let mut failures = Vec::new();
         let mut answers = Answers {
+            tags: BTreeMap::new(),
             digests: self.ask_for_deleted(repository, hints, &mut failures).await,
-            ..Answers::default()
         };
         let mut tags: BTreeSet<Tag> = hints.iter().filter_map(Hint::tag).cloned().collect();
         let points_at_deleted = stored
