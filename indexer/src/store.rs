@@ -17,6 +17,7 @@ mod sweep;
 
 use std::sync::Arc;
 
+use flagstate_common::repository_name::RepositoryName;
 use flagstate_common::store::{Pool, StoreError};
 use thiserror::Error;
 use tokio::sync::RwLock;
@@ -41,9 +42,12 @@ pub enum WriteError {
         /// The epoch that this process wrote with.
         epoch: i64,
     },
-    /// What was known when the registry was asked is not stored any more; the work has to be done anew.
-    #[error("the index lost, meanwhile, what the change set leads to")]
-    Vanished,
+    /// A tag was to point at a manifest that is not stored; nothing was written.
+    #[error("a tag of {repository} points at a manifest that is not stored")]
+    UnknownManifest {
+        /// The tag's repository.
+        repository: RepositoryName,
+    },
     /// The work in the queue cannot be read back.
     #[error("the queue holds what this release cannot read, for repository {repository:?}: {detail}")]
     UnreadableWork {
@@ -60,7 +64,8 @@ impl WriteError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_retryable(),
-            Self::Vanished => true,
+            // Another look brings the manifest, too.
+            Self::UnknownManifest { .. } => true,
             Self::Fenced { .. } | Self::UnreadableWork { .. } => false,
         }
     }

@@ -351,7 +351,8 @@ impl Scanner {
             match ended {
                 Ok((repository, Ok(scanned))) => {
                     running.summary.changed += usize::from(scanned.changed);
-                    running.found += usize::from(!scanned.is_absent);
+                    running.summary.failed += usize::from(scanned.is_incomplete);
+                    running.found += usize::from(scanned.is_found);
                     if scanned.unvouched_absence {
                         running.absent.push(repository);
                     }

@@ -199,10 +199,12 @@ async fn point_tags(
     .bind::<Array<Nullable<Timestamptz>>, _>(targets.iter().map(|(_, at)| *at).collect::<Vec<_>>())
     .execute(connection)
     .await?;
-    if pointed == changes.moved.len() {
+    if pointed == names.len() {
         Ok(())
     } else {
-        Err(WriteError::Vanished)
+        Err(WriteError::UnknownManifest {
+            repository: changes.repository.clone(),
+        })
     }
 }
 

@@ -21,7 +21,8 @@ use serde_json::{Map, Value};
 use super::{WriteError, WriteStore, revision};
 use crate::scan::hint::{Action, Hint, Target};
 
-/// Hints that one row holds; beyond, the whole repository is scanned instead.
+/// Hints that one row holds; beyond, the whole repository is scanned instead. The newest removal stays even then: it
+/// vouches for a repository that turns out to be empty.
 const MAX_HINTS: i32 = 128;
 /// Failures in a row after which a repository is in quarantine.
 pub(super) const QUARANTINE_AFTER: i32 = 8;
@@ -175,15 +176,22 @@ impl QueueStore {
         }
         let mut connection = self.pool.connection().await?;
         sql("INSERT INTO scan_queue AS q (repository, whole, hints)
-             SELECT t.repository, t.whole OR too_many, CASE WHEN too_many THEN '{}' ELSE t.hints END
+             SELECT t.repository, t.whole OR too_many, CASE WHEN too_many THEN newest_removal ELSE t.hints END
              FROM unnest($1, $2, $3) AS t (repository, whole, hints),
-                  LATERAL (SELECT count(*) > $4 AS too_many FROM jsonb_object_keys(t.hints)) AS counted
+                  LATERAL (SELECT count(*) > $4 AS too_many FROM jsonb_object_keys(t.hints)) AS counted,
+                  LATERAL (SELECT coalesce((SELECT jsonb_build_object(key, value) FROM jsonb_each(t.hints)
+                                            WHERE value ->> 'do' = 'delete'
+                                            ORDER BY value ->> 'arrived_at' DESC LIMIT 1), '{}') AS newest_removal) AS kept
              ON CONFLICT (repository) DO UPDATE
              SET generation = q.generation + 1,
                  whole = q.whole OR excluded.whole
                          OR (SELECT count(*) > $4 FROM jsonb_object_keys(q.hints || excluded.hints)),
                  hints = CASE WHEN (SELECT count(*) > $4 FROM jsonb_object_keys(q.hints || excluded.hints))
-                              THEN excluded.hints ELSE q.hints || excluded.hints END,
+                              THEN coalesce((SELECT jsonb_build_object(key, value)
+                                             FROM jsonb_each(q.hints || excluded.hints)
+                                             WHERE value ->> 'do' = 'delete'
+                                             ORDER BY value ->> 'arrived_at' DESC LIMIT 1), '{}')
+                              ELSE q.hints || excluded.hints END,
                  not_before = least(q.not_before, clock_timestamp()
                               + make_interval(secs => CASE WHEN q.attempts = 0 THEN 0 ELSE $5 END)),
                  enqueued_at = least(q.enqueued_at, excluded.enqueued_at), arrived_at = excluded.arrived_at")

@@ -6,12 +6,15 @@
     reason = "tests may be blunt"
 )]
 
+mod absence;
 mod defects;
 mod documentation;
 mod events;
 mod gc;
 mod harness;
+mod hints;
 mod hostile;
+mod leaves;
 mod model;
 mod registry;
 mod scan;

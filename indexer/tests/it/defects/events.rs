@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use flagstate_test_support::fake_registry::{Fault, Kind, Rule};
 use flagstate_test_support::http;
+use flagstate_test_support::images::ImageBuilder;
 use futures::future::join_all;
 use reqwest::Method;
-use reqwest::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 
-use super::{Scene, TOKEN, event, hang, post, pushed, until, value};
+use super::{Scene, TOKEN, event, hang, index_contents, post, pushed, until, value};
 
 /// Nothing is scanned unless an event says so.
 const NO_SCANS: &str = "interval: {fetch_all: 0}";
@@ -252,5 +253,66 @@ async fn defect_22_events_are_answered_while_the_registry_hangs() {
     }
     let queued: i64 = value(&scene.database, QUEUED).await;
     assert_eq!(queued, EVENTS as i64, "one row a repository");
+    indexer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_events_change_nothing() {
+    let scene = Scene::create().await;
+    scene.push("apps/a", "latest");
+    let (indexer, events) = scene.start("", "interval: {fetch_all: 1h}");
+    indexer.scan().await;
+    let before = (index_contents(&scene.database).await, scene.revision().await);
+    let elsewhere = ImageBuilder::new("nowhere pushed").build();
+    let requests = scene.registry.requests().len();
+    for forged in [
+        pushed("apps/a", "latest", &elsewhere),
+        pushed("apps/a", "never-pushed", &elsewhere),
+        pushed("apps/never-pushed", "latest", &elsewhere),
+        event("delete", &json!({"repository": "apps/a", "tag": "latest"})),
+        event(
+            "delete",
+            &json!({"repository": "apps/a", "digest": elsewhere.digest.to_string()}),
+        ),
+        event("delete", &json!({"repository": "apps/a"})),
+    ] {
+        assert_eq!(post(&events, forged.to_string()).await, 202);
+    }
+    until("the registry was asked about all of them", async || {
+        let asked: Vec<_> = scene.registry.requests().split_off(requests);
+        let about = |path: &str| asked.iter().any(|request| request.path.contains(path));
+        let digest = elsewhere.digest.to_string();
+        if about(&digest) && about("apps/a/manifests/never-pushed") && about("apps/a/tags/list") {
+            Ok(())
+        } else {
+            Err(asked.len())
+        }
+    })
+    .await;
+    indexer.scan().await;
+    let after = (index_contents(&scene.database).await, scene.revision().await);
+    assert_eq!(after, before);
+    indexer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_cannot_be_committed_are_503() {
+    let scene = Scene::create().await;
+    let image = scene.push("apps/a", "latest");
+    let (indexer, events) = scene.start("", NO_SCANS);
+    let body = pushed("apps/a", "latest", &image).to_string();
+    let mut client = scene.database.client().await.unwrap();
+    let lock = client.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE scan_queue IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let request = http::client().unwrap().post(events.clone()).bearer_auth(TOKEN);
+    let answer = request.body(body.clone()).send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 503);
+    assert_eq!(answer.headers()[RETRY_AFTER], "1");
+    lock.rollback().await.unwrap();
+    assert_eq!(value::<i64>(&scene.database, QUEUED).await, 0);
+    assert_eq!(post(&events, body).await, 202);
+    scene.until_visible("apps/a", "latest", &image).await;
     indexer.stop().await;
 }

@@ -23,8 +23,8 @@ async fn defect_01_more_than_a_hundred_repositories_are_scanned_and_events_answe
     scene.registry.add(Rule::on("/v2/apps/that-hangs/tags/list", hang()));
     let (indexer, events) = scene.start("", "");
     let posts = (0..REPOSITORIES).map(|number| {
-        let target = serde_json::json!({"repository": format!("apps/{number}"), "tag": "latest"});
-        post(&events, event("push", &target).to_string())
+        let target = serde_json::json!({"repository": format!("noise/{number}"), "tag": "latest"});
+        post(&events, event("delete", &target).to_string())
     });
     assert_eq!(join_all(posts).await, vec![202; REPOSITORIES]);
     until("all repositories but one are indexed", async || {
