@@ -9,6 +9,7 @@ pub mod build;
 pub mod config;
 pub mod digest;
 pub mod document;
+pub mod error_chain;
 pub mod glob;
 pub mod healthcheck;
 pub mod image;

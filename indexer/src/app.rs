@@ -11,6 +11,7 @@ use std::time::Duration;
 use actix_web::{App, HttpServer, web};
 use flagstate_common::admin;
 use flagstate_common::config::Config;
+use flagstate_common::error_chain::Chain;
 use flagstate_common::metrics::{self, LimitHits};
 use flagstate_common::readiness::Readiness;
 use flagstate_common::store::{Pool, PoolOptions, StoreError};
@@ -176,7 +177,7 @@ pub async fn run(config: Config, adopt: bool, shutdown: CancellationToken) -> Re
     admin_handle.stop(true).await;
     for task in [events_task, admin_task] {
         if let Ok(Err(error)) = task.await {
-            tracing::warn!(error = %error, "a server ended badly");
+            tracing::warn!(error = %Chain(&error), "a server ended badly");
         }
     }
     tracing::info!("indexer ended");
@@ -194,7 +195,7 @@ async fn migrate_when_possible(pool: &Pool, shutdown: &CancellationToken) -> Res
                 return Ok(true);
             }
             Err(MigrateError::Store(error)) if error.is_retryable() => {
-                tracing::warn!(error = %error, "the database is not there yet");
+                tracing::warn!(error = %Chain(&error), "the database is not there yet");
             }
             Err(error) => return Err(error),
         }

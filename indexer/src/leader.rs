@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flagstate_common::config::{Config, RepositoryFilter};
+use flagstate_common::error_chain::Chain;
 use flagstate_common::revision::Revision;
 use flagstate_common::store::Pool;
 use thiserror::Error;
@@ -142,7 +143,7 @@ impl Leader {
                 }
                 Err(error @ LeaseError::OtherRegistry { .. }) => return Err(error),
                 Err(LeaseError::Store(error)) => {
-                    tracing::warn!(error = %error, "the writer's lease cannot be asked for");
+                    tracing::warn!(error = %Chain(&error), "the writer's lease cannot be asked for");
                     DATABASE_PAUSE
                 }
             };
@@ -176,9 +177,11 @@ impl Leader {
         self.end(&term).await;
         match worked {
             Ok(()) => {}
-            Err(error) if error.is_fenced() => tracing::warn!(error = %error, "another indexer became the writer"),
+            Err(error) if error.is_fenced() => {
+                tracing::warn!(error = %Chain(&error), "another indexer became the writer")
+            }
             Err(error) => {
-                tracing::warn!(error = %error, "the writer's work broke off");
+                tracing::warn!(error = %Chain(&error), "the writer's work broke off");
                 sleep(DATABASE_PAUSE).await;
             }
         }
@@ -203,7 +206,7 @@ impl Leader {
                     ends.cancel();
                 }
                 // The database tells when it is back; until then nothing can be written anyway.
-                Err(error) => tracing::warn!(error = %error, "the writer's lease could not be renewed"),
+                Err(error) => tracing::warn!(error = %Chain(&error), "the writer's lease could not be renewed"),
             }
             if let Ok(status) = queue.status().await {
                 self.metrics.set_queue(&status);
@@ -216,11 +219,13 @@ impl Leader {
         self.metrics.set_writer(None);
         let progress = term.progress.snapshot();
         if let Err(error) = self.lease.renew(&term.lease, progress).await {
-            tracing::warn!(error = %error, "the last progress could not be told");
+            tracing::warn!(error = %Chain(&error), "the last progress could not be told");
         }
         match self.lease.release(&term.lease).await {
             Ok(()) => tracing::info!(writer.epoch = term.lease.epoch(), "the writer's lease was given back"),
-            Err(error) => tracing::warn!(error = %error, "the writer's lease could not be given back; it runs out"),
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "the writer's lease could not be given back; it runs out")
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use connector::{ConnectError, Connector};
 /// How long a statement may wait for a lock that another session holds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a session may sit in a transaction and do nothing, such as when its process was stopped.
-const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A bounded set of connections to one database; cloning shares it.
 #[derive(Clone)]
@@ -192,7 +192,7 @@ mod tests {
         for setting in [
             "SET statement_timeout = 1500;",
             "SET lock_timeout = 5000;",
-            "SET idle_in_transaction_session_timeout = 60000;",
+            "SET idle_in_transaction_session_timeout = 5000;",
             "SET default_transaction_read_only = on;",
             "SET plan_cache_mode = force_custom_plan;",
             "SET jit = off;",

@@ -23,6 +23,7 @@ const HOLD_ROUNDS: u32 = 20;
 #[derive(Debug)]
 pub(super) struct Level {
     current: usize,
+    floor: usize,
     ceiling: usize,
     phase: Phase,
     round: Option<Round>,
@@ -50,6 +51,7 @@ impl Level {
         let ceiling = ceiling.max(1);
         Self {
             current: FIRST_LEVEL.min(ceiling),
+            floor: FIRST_LEVEL.min(ceiling),
             ceiling,
             phase: Phase::Holding {
                 rounds: 0,
@@ -94,7 +96,8 @@ impl Level {
             return;
         }
         self.reduced_at = Some(now);
-        self.current = (self.current / 2).max(1);
+        // One object that hangs must not take the only place: below the first level, a `Retry-After` is what slows us.
+        self.current = (self.current / 2).max(self.floor);
         self.hold();
     }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flagstate_common::config::Limits;
 use flagstate_common::digest::Digest;
+use flagstate_common::error_chain::Chain;
 use flagstate_common::reference::Reference;
 use flagstate_common::repository_name::RepositoryName;
 use flagstate_common::store::StoreError;
@@ -27,6 +28,8 @@ use crate::store::{WriteError, WriteStore};
 
 /// Requests that one repository has in flight at most; the client's own level bounds all of them together.
 const REQUESTS_PER_REPOSITORY: usize = 8;
+/// Tags that are read before what they lead to is followed: a first look holds the manifests of so many.
+const TAGS_AT_ONCE: usize = 100;
 /// Failures in a row after which a repository is left alone for now.
 const FAILURES_IN_A_ROW: usize = 8;
 /// Bytes of new content that are stored ahead of the change set that will lead to them.
@@ -47,14 +50,6 @@ pub enum ObserveError {
     /// Some of it could not be read; the rest was written.
     #[error("{failures} reads failed, the last with: {last}")]
     Incomplete {
-        /// How many.
-        failures: usize,
-        /// The last one.
-        last: String,
-    },
-    /// Too many tags failed in a row; the last failure stands for them.
-    #[error("{failures} reads in a row failed, the last with: {last}")]
-    TooManyFailures {
         /// How many.
         failures: usize,
         /// The last one.
@@ -89,6 +84,15 @@ enum Share {
 }
 
 impl Observed {
+    /// Forgets that tags point at these digests, which nobody asked for: the tags stay as they are stored.
+    fn leave_out<'a>(&mut self, digests: impl Iterator<Item = &'a Digest>) {
+        let digests: HashSet<&Digest> = digests.collect();
+        self.seen
+            .tags
+            .retain(|_, tag| !matches!(tag, SeenTag::At(digest) if digests.contains(digest)));
+        self.seen.held.retain(|digest| !digests.contains(digest));
+    }
+
     fn new(listing: Listing) -> Self {
         Self {
             seen: Observation::empty(listing),
@@ -140,7 +144,9 @@ impl Observer {
         loop {
             match pages.next().await {
                 Ok(TagPage::Page(tags)) => {
-                    self.read_tags(store, repository, stored, &tags, &mut observed).await?;
+                    if !self.read_tags(store, repository, stored, &tags, &mut observed).await? {
+                        return Ok(observed);
+                    }
                     listed.extend(tags);
                 }
                 Ok(TagPage::End) => break,
@@ -150,7 +156,7 @@ impl Observer {
                 }
                 Err(error) if listed.is_empty() => return Err(error.into()),
                 Err(error) => {
-                    observed.seen.failures.push(format!("listing tags: {error}"));
+                    observed.seen.failures.push(format!("listing tags: {}", Chain(&error)));
                     return Ok(observed);
                 }
             }
@@ -166,7 +172,8 @@ impl Observer {
         Ok(observed)
     }
 
-    /// Reads tags, and everything new that they lead to.
+    /// Reads tags, and everything new that they lead to; `false` when so many failed in a row that the rest is left for
+    /// later.
     async fn read_tags(
         &self,
         store: &WriteStore,
@@ -174,45 +181,44 @@ impl Observer {
         stored: &StoredRepository,
         tags: &[Tag],
         observed: &mut Observed,
-    ) -> Result<(), ObserveError> {
-        let mut reads = stream::iter(tags.iter().cloned())
-            .map(|tag| async {
-                let read = self.read_tag(repository, &tag, stored.is_known).await;
-                (tag, read)
-            })
-            .buffer_unordered(REQUESTS_PER_REPOSITORY);
-        let mut bodies: BTreeMap<Digest, Option<FetchedManifest>> = BTreeMap::new();
-        let mut failures = 0;
-        while let Some((tag, read)) = reads.next().await {
-            match read {
-                TagRead::At(digest, body) => {
-                    failures = 0;
-                    let is_settled = stored
-                        .tags
-                        .get(&tag)
-                        .is_some_and(|known| known.digest == digest && !known.healable);
-                    if !is_settled {
-                        let known = bodies.entry(digest.clone()).or_default();
-                        *known = known.take().or(body);
+    ) -> Result<bool, ObserveError> {
+        for tags in tags.chunks(TAGS_AT_ONCE) {
+            let mut reads = stream::iter(tags.iter().cloned())
+                .map(|tag| async {
+                    let read = self.read_tag(repository, &tag, stored.is_known).await;
+                    (tag, read)
+                })
+                .buffer_unordered(REQUESTS_PER_REPOSITORY);
+            let mut bodies: BTreeMap<Digest, Option<FetchedManifest>> = BTreeMap::new();
+            let mut failures = 0;
+            while failures < FAILURES_IN_A_ROW
+                && let Some((tag, read)) = reads.next().await
+            {
+                match read {
+                    TagRead::At(digest, body) => {
+                        failures = 0;
+                        let known = stored.tags.get(&tag);
+                        if !known.is_some_and(|known| known.digest == digest && !known.healable) {
+                            let known = bodies.entry(digest.clone()).or_default();
+                            *known = known.take().or(body);
+                        }
+                        observed.seen.tags.insert(tag, SeenTag::At(digest));
                     }
-                    observed.seen.tags.insert(tag, SeenTag::At(digest));
-                }
-                // Listed and not there: removed meanwhile, or a fault. The next listing decides.
-                TagRead::Missing => failures = 0,
-                TagRead::Failed(error) => {
-                    failures += 1;
-                    if failures >= FAILURES_IN_A_ROW {
-                        return Err(ObserveError::TooManyFailures {
-                            failures,
-                            last: error.to_string(),
-                        });
+                    // Listed and not there: removed meanwhile, or a fault. The next listing decides.
+                    TagRead::Missing => failures = 0,
+                    TagRead::Failed(error) => {
+                        failures += 1;
+                        observed.seen.failures.push(format!("tag {tag}: {}", Chain(&error)));
                     }
-                    observed.seen.failures.push(format!("tag {tag}: {error}"));
                 }
             }
+            drop(reads);
+            self.gather(store, repository, bodies, observed).await?;
+            if failures >= FAILURES_IN_A_ROW {
+                return Ok(false);
+            }
         }
-        drop(reads);
-        self.gather(store, repository, bodies, observed).await
+        Ok(true)
     }
 
     async fn read_tag(&self, repository: &RepositoryName, tag: &Tag, by_head: bool) -> TagRead {

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use flagstate_common::error_chain::Chain;
 use flagstate_common::repository_name::RepositoryName;
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -61,7 +62,7 @@ pub async fn serve_queue(worker: Worker, wake: Arc<Notify>, cancel: Cancellation
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(error = %error, "the queue cannot be read");
+                    tracing::warn!(error = %Chain(&error), "the queue cannot be read");
                     pause = DATABASE_PAUSE;
                 }
             }
@@ -112,7 +113,7 @@ fn finish(
         Err(error) if error.is_fenced() => Err(error),
         Err(error) => {
             let repository = repository.map(|name| name.to_string()).unwrap_or_default();
-            tracing::warn!(repository.name = repository, error = %error, "work could not be settled");
+            tracing::warn!(repository.name = repository, error = %Chain(&error), "work could not be settled");
             Ok(())
         }
         Ok(()) => Ok(()),
@@ -203,7 +204,7 @@ impl Scanner {
             let asked = match requests.take_up(RequestKind::Scan).await {
                 Ok(asked) => asked,
                 Err(error) => {
-                    tracing::warn!(error = %error, "requests for scans cannot be read");
+                    tracing::warn!(error = %Chain(&error), "requests for scans cannot be read");
                     Vec::new()
                 }
             };
@@ -221,7 +222,7 @@ impl Scanner {
                 if !asked.is_empty()
                     && let Err(error) = requests.finish(&asked, &summary.to_string()).await
                 {
-                    tracing::warn!(error = %error, "the answer to a request for a scan could not be written");
+                    tracing::warn!(error = %Chain(&error), "the answer to a request for a scan could not be written");
                 }
             }
             tokio::select! {
@@ -278,7 +279,7 @@ impl Scanner {
                     Ok(Some(page)) => self.scan_page(running, page, &mut seen, false).await?,
                     Ok(None) => break pages.is_complete(),
                     Err(error) => {
-                        tracing::warn!(error = %error, "the catalog could not be read to its end");
+                        tracing::warn!(error = %Chain(&error), "the catalog could not be read to its end");
                         break false;
                     }
                 }

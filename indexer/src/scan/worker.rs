@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use flagstate_common::config::RepositoryFilter;
+use flagstate_common::error_chain::Chain;
 use flagstate_common::repository_name::RepositoryName;
 use thiserror::Error;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -164,7 +165,7 @@ impl Worker {
         let scanned = self.scan_whole(repository, Cause::Scan, vouched).await;
         let failure = match &scanned {
             Ok((_, failures)) => failures.first().cloned(),
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(Chain(error).to_string()),
         };
         match &failure {
             None => self.metrics.count_scan("scan", "success"),
@@ -209,17 +210,10 @@ impl Worker {
                 self.metrics.count_scan("notification", "failure");
                 tracing::warn!(
                     repository.name = %item.repository, scan.trigger = "notification", scan.attempts = item.attempts + 1,
-                    error = %error, "work failed; it is tried again"
+                    error = %Chain(&error), "work failed; it is tried again"
                 );
-                Ok(self
-                    .store
-                    .settle(
-                        item,
-                        &Settlement::Failed {
-                            error: error.to_string(),
-                        },
-                    )
-                    .await?)
+                let error = Chain(&error).to_string();
+                Ok(self.store.settle(item, &Settlement::Failed { error }).await?)
             }
         }
     }
@@ -230,7 +224,7 @@ impl Worker {
         let settlement = match incomplete(&observed.seen.failures) {
             None => settlement(false, &item.hints, &looks, None),
             Some(error) => Settlement::Failed {
-                error: error.to_string(),
+                error: Chain(&error).to_string(),
             },
         };
         let changes = plan(

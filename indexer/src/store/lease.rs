@@ -94,6 +94,8 @@ pub struct LeaseStore {
 struct HeldRow {
     #[diesel(sql_type = Nullable<Text>)]
     holder: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    registry_url: Option<String>,
 }
 
 #[derive(QueryableByName)]
@@ -150,10 +152,15 @@ impl LeaseStore {
                 .load(connection)
                 .await?;
                 let Some(EpochRow { epoch }) = taken.into_iter().next() else {
-                    let held: HeldRow = sql("SELECT holder FROM writer_lease").get_result(connection).await?;
-                    return Ok(Acquired::HeldBy {
-                        holder: held.holder.unwrap_or_default(),
-                    });
+                    let held: HeldRow = sql("SELECT holder, registry_url FROM writer_lease, state")
+                        .get_result(connection)
+                        .await?;
+                    return match held.registry_url {
+                        Some(stored) if stored != registry_url && !adopt => Err(other_registry(stored, registry_url)),
+                        _ => Ok(Acquired::HeldBy {
+                            holder: held.holder.unwrap_or_default(),
+                        }),
+                    };
                 };
                 let StateRow { era, n, new_era, .. } = take_state(connection, epoch, registry_url, adopt).await?;
                 let lease = WriterLease {
@@ -256,10 +263,7 @@ async fn take_state(
     .await?;
     let Some(state) = taken.into_iter().next() else {
         let row: RegistryRow = sql("SELECT registry_url FROM state").get_result(connection).await?;
-        return Err(LeaseError::OtherRegistry {
-            stored: row.registry_url.unwrap_or_default(),
-            configured: registry_url.to_owned(),
-        });
+        return Err(other_registry(row.registry_url.unwrap_or_default(), registry_url));
     };
     if state.new_era || state.is_adopted {
         sql("INSERT INTO request (kind) VALUES ('scan')")
@@ -267,4 +271,11 @@ async fn take_state(
             .await?;
     }
     Ok(state)
+}
+
+fn other_registry(stored: String, configured: &str) -> LeaseError {
+    LeaseError::OtherRegistry {
+        stored,
+        configured: configured.to_owned(),
+    }
 }

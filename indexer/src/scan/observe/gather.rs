@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flagstate_common::digest::Digest;
 use flagstate_common::document::{Problem, ProblemCode, parse_config};
+use flagstate_common::error_chain::Chain;
 use flagstate_common::media_type::ManifestKind;
 use flagstate_common::reference::Reference;
 use flagstate_common::repository_name::RepositoryName;
@@ -19,10 +20,10 @@ use crate::registry::{FetchedManifest, RegistryError};
 use crate::store::WriteStore;
 
 /// Bytes of manifests and configs that one tag may bring in.
-const BYTES_PER_TAG: usize = 64 * 1024 * 1024;
+const BYTES_PER_TAG: usize = 16 * 1024 * 1024;
 
 /// Digests that are followed together, so that they share questions to the index.
-const DIGESTS_AT_ONCE: usize = 100;
+const DIGESTS_AT_ONCE: usize = 16;
 
 /// What some digests led to.
 #[derive(Default)]
@@ -63,13 +64,19 @@ impl Gathered {
         budget.bytes += bytes;
     }
 
+    /// Whether nothing could be read and much was tried: the rest is left for later.
+    fn is_hopeless(&self) -> bool {
+        let is_read = |manifest: &ObservedManifest| manifest.content.is_some();
+        self.failures.len() >= FAILURES_IN_A_ROW && !self.manifests.values().any(is_read)
+    }
+
     fn fail(&mut self, what: &str, digest: &Digest, error: &NotFetched) {
         // A body that does not match is a problem of that image; asking again at once brings the same.
         if let NotFetched::Failed(error) = error
             && error.is_retryable()
             && !matches!(error, RegistryError::DigestMismatch { .. })
         {
-            self.failures.push(format!("{what} {digest}: {error}"));
+            self.failures.push(format!("{what} {digest}: {}", Chain(error)));
         }
     }
 }
@@ -92,12 +99,7 @@ impl Observer {
         while !unsettled.is_empty() {
             let some = unsettled.split_off(unsettled.len().saturating_sub(DIGESTS_AT_ONCE));
             let gathered = self.gather_some(store, repository, some).await?;
-            if let (Some(last), true) = (gathered.failures.last(), gathered.failures.len() >= FAILURES_IN_A_ROW) {
-                return Err(ObserveError::TooManyFailures {
-                    failures: gathered.failures.len(),
-                    last: last.clone(),
-                });
-            }
+            let is_hopeless = gathered.is_hopeless();
             observed
                 .seen
                 .manifests
@@ -107,6 +109,10 @@ impl Observer {
             observed.stored.extend(gathered.stored);
             observed.held.extend(gathered.shares);
             self.stage(store, observed).await?;
+            if is_hopeless {
+                observed.leave_out(unsettled.iter().map(|(digest, _)| digest));
+                break;
+            }
         }
         Ok(())
     }
@@ -199,6 +205,12 @@ impl Observer {
             })
             .buffer_unordered(REQUESTS_PER_REPOSITORY);
         while let Some((digest, fetched)) = fetches.next().await {
+            let top = gathered.top(&digest);
+            if self.is_spent(&top, gathered) && !is_first {
+                // More would not be kept; what is under way is given up.
+                self.stop_at_limit(&top, gathered);
+                continue;
+            }
             match fetched {
                 Ok((manifest, share)) => {
                     gathered.shares.push(share);
@@ -224,6 +236,7 @@ impl Observer {
             content_type,
             body,
         } = fetched;
+        gathered.spend(&digest, 0, body.len());
         let manifest = ObservedManifest::read(digest.clone(), body, content_type.as_ref(), &self.limits);
         gathered.held.insert(digest.clone());
         gathered.manifests.insert(digest, manifest);
@@ -394,7 +407,7 @@ impl NotFetched {
                     RegistryError::DigestMismatch { .. } => ProblemCode::DigestMismatch,
                     _ => ProblemCode::Unreadable,
                 };
-                Problem::new(code, format_args!("the {what}: {error}"))
+                Problem::new(code, format_args!("the {what}: {}", Chain(error)))
             }
         }
     }

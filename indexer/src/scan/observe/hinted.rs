@@ -5,6 +5,7 @@ use std::fmt::Display;
 
 use chrono::{DateTime, Utc};
 use flagstate_common::digest::Digest;
+use flagstate_common::error_chain::Chain;
 use flagstate_common::reference::Reference;
 use flagstate_common::repository_name::RepositoryName;
 use flagstate_common::tag::Tag;
@@ -77,7 +78,7 @@ impl Observer {
         }
         for (what, error) in failures {
             tracing::warn!(
-                repository.name = %repository, scan.trigger = "notification", error = %error,
+                repository.name = %repository, scan.trigger = "notification", error = %Chain(&error),
                 "{what} could not be asked for; it is looked at again"
             );
         }
