@@ -117,7 +117,7 @@ impl ResponseCache {
         self.forget_other_eras(&sight);
         let entry = self.entries.get(&key.0);
         if let Some(entry) = &entry {
-            if sight.is_current() && entry.is_newest(&sight) {
+            if entry.is_fresh(&sight) {
                 entry.was_fresh(&sight);
                 return Ok(self.give(entry, Answered::Hit));
             }
@@ -127,7 +127,7 @@ impl ResponseCache {
                 return Ok(stale);
             }
         }
-        let work = || self.clone().fill(key.clone(), sight, content_type, fill());
+        let work = || self.clone().fill(key.clone(), content_type, fill());
         let filled = timeout(self.patience, async {
             loop {
                 let filled = self.flights.join(&key.0, work).await?;
@@ -172,19 +172,14 @@ impl ResponseCache {
     }
 
     /// Reads and encodes, unless somebody has just done so.
-    async fn fill<F, I>(
-        self: Arc<Self>,
-        key: Key,
-        sight: Sight,
-        content_type: &'static str,
-        read: F,
-    ) -> Result<Arc<Entry>, ApiError>
+    async fn fill<F, I>(self: Arc<Self>, key: Key, content_type: &'static str, read: F) -> Result<Arc<Entry>, ApiError>
     where
         F: Future<Output = Result<Snapshot<I>, ApiError>> + Send,
         I: Iterator<Item = Result<Vec<u8>, serde_json::Error>> + Send + 'static,
     {
         let before = self.entries.get(&key.0);
-        if let Some(entry) = before.as_ref().filter(|entry| entry.is_newest(&sight)) {
+        let sight = self.present.sight();
+        if let Some(entry) = before.as_ref().filter(|entry| entry.is_fresh(&sight)) {
             return Ok(entry.clone());
         }
         let before = before.map(|entry| entry.kept.clone());

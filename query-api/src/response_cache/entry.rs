@@ -61,6 +61,11 @@ impl Entry {
         Some(self.revision) >= sight.revision()
     }
 
+    /// Whether it is right, as far as promise 9 wants to know.
+    pub(super) fn is_fresh(&self, sight: &Sight) -> bool {
+        sight.is_current() && self.is_newest(sight)
+    }
+
     /// Remembers that it was fresh when the database last confirmed the newest revision.
     pub(super) fn was_fresh(&self, sight: &Sight) {
         let Some(confirmed_at) = sight.confirmed_at() else {
