@@ -11,13 +11,16 @@ use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::gc::Collector;
 use crate::metrics::IndexerMetrics;
 use crate::registry::RegistryClient;
 use crate::scan::observe::Observer;
 use crate::scan::progress::Progress;
 use crate::scan::schedule::{ScanSummary, Scanner, serve_queue};
 use crate::scan::worker::{WorkError, Worker};
-use crate::store::{Acquired, LeaseError, LeaseStore, QueueStore, RequestStore, WriteStore, WriterLease};
+use crate::store::{
+    Acquired, LeaseError, LeaseStore, QueueStore, RequestStore, Swept, WriteError, WriteStore, WriterLease,
+};
 
 /// How often the writer renews its lease.
 const RENEW_EVERY: Duration = Duration::from_secs(3);
@@ -53,6 +56,8 @@ pub struct Leader {
 pub struct Term {
     /// Makes full scans.
     pub scanner: Scanner,
+    /// Collects what nothing needs.
+    pub collector: Collector,
     worker: Worker,
     lease: WriterLease,
     progress: Arc<Progress>,
@@ -100,12 +105,14 @@ impl Leader {
                 let store = WriteStore::open(self.pool.clone(), lease.clone(), self.config.limits.index_depth);
                 let observer = Observer::new(self.client.clone(), self.config.limits.clone(), self.metrics.clone());
                 let filter: RepositoryFilter = self.config.registry.repositories.clone();
+                let collector = Collector::new(store.clone(), self.config.history.keep, self.metrics.clone());
                 let worker = Worker::new(store, observer, filter, self.metrics.clone());
                 let progress = Arc::new(Progress::new(self.lease.last_completed_scan().await?));
                 let uses_catalog = self.config.registry.catalog;
                 let scanner = Scanner::new(worker.clone(), progress.clone(), self.metrics.clone(), uses_catalog);
                 Ok(Ok(Term {
                     scanner,
+                    collector,
                     worker,
                     lease,
                     progress,
@@ -161,6 +168,10 @@ impl Leader {
             tokio::try_join!(
                 serve_queue(term.worker.clone(), self.wake.clone(), term_ends.clone()),
                 term.scanner.run(&requests, interval, at_once, &term_ends),
+                async {
+                    let interval = self.config.interval.garbage_collect;
+                    Ok(term.collector.run(&requests, interval, &term_ends).await?)
+                },
             )?;
             Ok::<(), WorkError>(())
         };
@@ -244,9 +255,27 @@ impl Leader {
         tokio::select! {
             summary = scan => Ok(summary?),
             () = telling => unreachable!("telling never ends"),
-            () = self.keep(term, &ends) => {
-                Err(WorkError::from(crate::store::WriteError::Fenced { epoch: term.lease.epoch() }).into())
-            }
+            () = self.keep(term, &ends) => Err(WorkError::from(term.lost()).into()),
+        }
+    }
+
+    /// One collection within a term that was begun for it.
+    ///
+    /// # Errors
+    /// When another process became the writer, or the database fails.
+    pub async fn collect_once(&self, term: &Term) -> Result<Swept, LeaderError> {
+        let ends = CancellationToken::new();
+        tokio::select! {
+            swept = term.collector.collect() => Ok(swept.map_err(WorkError::from)?),
+            () = self.keep(term, &ends) => Err(WorkError::from(term.lost()).into()),
+        }
+    }
+}
+
+impl Term {
+    fn lost(&self) -> WriteError {
+        WriteError::Fenced {
+            epoch: self.lease.epoch(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! time.
 
 pub mod app;
+pub mod gc;
 pub mod leader;
 pub mod metrics;
 pub mod registry;

@@ -10,7 +10,8 @@ use clap::{Parser, Subcommand};
 use flagstate_common::config::{Config, Service};
 use flagstate_common::{build, healthcheck, shutdown, telemetry};
 use flagstate_indexer::app::{self, Parts};
-use flagstate_indexer::store::{ScanProgress, grant_read, migrate};
+use flagstate_indexer::gc;
+use flagstate_indexer::store::{RequestKind, ScanProgress, grant_read, migrate};
 
 /// Exit code for configuration that cannot be used (`EX_USAGE` of sysexits).
 const BAD_CONFIGURATION: u8 = 64;
@@ -48,6 +49,8 @@ enum Command {
         #[arg(long)]
         adopt: bool,
     },
+    /// Removes from the index what nothing needs, or has the running indexer do it.
+    Gc,
     /// Says whether the configuration can be used.
     CheckConfig,
     /// Says whether the indexer on this machine is alive.
@@ -101,6 +104,7 @@ async fn execute(command: Command, config: Config) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Scan { adopt } => scan(Parts::new(config)?, adopt).await,
+        Command::Gc => collect(Parts::new(config)?).await,
         Command::CheckConfig => {
             Parts::new(config)?;
             tell("the configuration can be used");
@@ -126,26 +130,42 @@ async fn scan(parts: Parts, adopt: bool) -> anyhow::Result<()> {
             anyhow::ensure!(summary.is_complete && summary.failed == 0, "the scan is not complete");
             Ok(())
         }
-        Err(holder) => {
-            tell(&format!("the indexer {holder} is the writer; it is asked to scan"));
-            let requests = parts.requests();
-            let request = requests.ask().await?;
-            loop {
-                let state = requests
-                    .follow(request)
-                    .await
-                    .context("the request cannot be followed")?;
-                if let Some(outcome) = state.outcome {
-                    bar.end();
-                    tell(&outcome);
-                    return Ok(());
-                }
-                if state.started {
-                    bar.show(u64::try_from(state.done)?, u64::try_from(state.known)?);
-                }
-                tokio::time::sleep(FOLLOW_EVERY).await;
-            }
+        Err(holder) => follow(&parts, RequestKind::Scan, &holder, &mut bar).await,
+    }
+}
+
+/// Collects under a lease of this process's own if nobody has it, else asks the writer.
+async fn collect(parts: Parts) -> anyhow::Result<()> {
+    match parts.leader.try_begin(false).await? {
+        Ok(term) => {
+            let swept = parts.leader.collect_once(&term).await;
+            parts.leader.end(&term).await;
+            tell(&gc::sentence(&swept?));
+            Ok(())
         }
+        Err(holder) => follow(&parts, RequestKind::Gc, &holder, &mut ProgressLine::default()).await,
+    }
+}
+
+/// Asks the writer for something, and waits until it is done.
+async fn follow(parts: &Parts, kind: RequestKind, holder: &str, bar: &mut ProgressLine) -> anyhow::Result<()> {
+    tell(&format!("the indexer {holder} is the writer; it is asked to do it"));
+    let requests = parts.requests();
+    let request = requests.ask(kind).await?;
+    loop {
+        let state = requests
+            .follow(request)
+            .await
+            .context("the request cannot be followed")?;
+        if let Some(outcome) = state.outcome {
+            bar.end();
+            tell(&outcome);
+            return Ok(());
+        }
+        if state.started && kind == RequestKind::Scan {
+            bar.show(u64::try_from(state.done)?, u64::try_from(state.known)?);
+        }
+        tokio::time::sleep(FOLLOW_EVERY).await;
     }
 }
 

@@ -12,10 +12,12 @@ use flagstate_common::metrics::{LimitHits, register};
 use crate::scan::hint::{Action, Hint, Look};
 use crate::scan::observation::ChangeSet;
 use crate::scan::schedule::ScanSummary;
-use crate::store::QueueStatus;
+use crate::store::{QueueStatus, Swept};
 
 /// Every metric of this module: name, help.
-pub const METRICS: [(&str, &str); 17] = [
+pub const METRICS: [(&str, &str); 19] = [
+    COLLECTED,
+    COLLECTION_SECONDS,
     REQUESTS,
     EVENTS,
     SCANS,
@@ -73,6 +75,11 @@ const FULL_SCAN_KNOWN: (&str, &str) = (
     "flagstate_full_scan_repositories",
     "Repositories that the running full scan knows of so far",
 );
+const COLLECTED: (&str, &str) = (
+    "flagstate_collected_rows_total",
+    "Rows that nothing needed and that were removed from the index, by kind",
+);
+const COLLECTION_SECONDS: (&str, &str) = ("flagstate_collection_seconds", "Duration of the last collection");
 const WRITER: (&str, &str) = ("flagstate_writer", "1 when this process writes, 0 when it is a standby");
 const CATALOG_EMPTIED: (&str, &str) = (
     "flagstate_catalog_emptied",
@@ -102,6 +109,8 @@ pub struct IndexerMetrics {
     full_scan_completed: Gauge,
     full_scan_done: IntGauge,
     full_scan_known: IntGauge,
+    collected: IntCounterVec,
+    collection_seconds: Gauge,
     writer: IntGauge,
     catalog_emptied: IntGauge,
     epoch: IntGauge,
@@ -134,6 +143,8 @@ impl IndexerMetrics {
             full_scan_completed: register(registry, Gauge::with_opts(opts(FULL_SCAN_COMPLETED))?)?,
             full_scan_done: register(registry, IntGauge::with_opts(opts(FULL_SCAN_DONE))?)?,
             full_scan_known: register(registry, IntGauge::with_opts(opts(FULL_SCAN_KNOWN))?)?,
+            collected: register(registry, IntCounterVec::new(opts(COLLECTED), &["kind"])?)?,
+            collection_seconds: register(registry, Gauge::with_opts(opts(COLLECTION_SECONDS))?)?,
             writer: register(registry, IntGauge::with_opts(opts(WRITER))?)?,
             catalog_emptied: register(registry, IntGauge::with_opts(opts(CATALOG_EMPTIED))?)?,
             epoch: register(registry, IntGauge::with_opts(opts(EPOCH))?)?,
@@ -188,7 +199,7 @@ impl IndexerMetrics {
         }
     }
 
-    /// Hints were looked at; pushes that are done are visible now.
+    /// Hints were looked at; pushes that the registry agrees with are visible now.
     pub fn observe_visible(&self, hints: &[Hint], looks: &[Look]) {
         let done = hints.iter().zip(looks).filter(|(_, look)| **look == Look::Done);
         for (hint, _) in done.filter(|(hint, _)| hint.action == Action::Push) {
@@ -203,6 +214,19 @@ impl IndexerMetrics {
         self.full_scans.with_label_values(&[outcome]).inc();
         self.full_scan_seconds.set(took.as_secs_f64());
         self.catalog_emptied.set(i64::from(summary.emptied));
+    }
+
+    /// A collection ended.
+    pub fn observe_collection(&self, swept: &Swept, took: Duration) {
+        for (kind, count) in [
+            ("history", swept.tags),
+            ("held", swept.held),
+            ("manifests", swept.manifests),
+            ("documents", swept.documents),
+        ] {
+            self.collected.with_label_values(&[kind]).inc_by(count);
+        }
+        self.collection_seconds.set(took.as_secs_f64());
     }
 
     /// The present state of the queue.

@@ -13,16 +13,21 @@ mod queue;
 mod request;
 mod revision;
 mod stored;
+mod sweep;
+
+use std::sync::Arc;
 
 use flagstate_common::store::{Pool, StoreError};
 use thiserror::Error;
+use tokio::sync::RwLock;
 
 pub use exclusion::Exclusion;
 pub use lease::{Acquired, LeaseError, LeaseStore, ScanProgress, WriterLease};
 pub use migrate::{MigrateError, grant_read, migrate};
 pub use queue::{Arrival, QueueStatus, QueueStore, Settlement, WorkItem};
-pub use request::{RequestStore, ScanRequest};
+pub use request::{RequestKind, RequestState, RequestStore};
 pub use stored::Which;
+pub use sweep::{Swept, Window};
 
 /// Why something could not be written.
 #[derive(Debug, Error)]
@@ -36,6 +41,9 @@ pub enum WriteError {
         /// The epoch that this process wrote with.
         epoch: i64,
     },
+    /// What was known when the registry was asked is not stored any more; the work has to be done anew.
+    #[error("the index lost, meanwhile, what the change set leads to")]
+    Vanished,
     /// The work in the queue cannot be read back.
     #[error("the queue holds what this release cannot read, for repository {repository:?}: {detail}")]
     UnreadableWork {
@@ -52,6 +60,7 @@ impl WriteError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_retryable(),
+            Self::Vanished => true,
             Self::Fenced { .. } | Self::UnreadableWork { .. } => false,
         }
     }
@@ -69,6 +78,8 @@ pub struct WriteStore {
     pool: Pool,
     lease: WriterLease,
     index_depth: usize,
+    /// Held for reading by what adds content, for writing by what removes it.
+    content: Arc<RwLock<()>>,
 }
 
 impl WriteStore {
@@ -79,6 +90,7 @@ impl WriteStore {
             pool,
             lease,
             index_depth,
+            content: Arc::default(),
         }
     }
 }

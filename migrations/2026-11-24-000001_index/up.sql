@@ -52,20 +52,23 @@ COMMENT ON COLUMN writer_lease.scan_repositories_done IS 'Repositories that the 
 COMMENT ON COLUMN writer_lease.scan_repositories IS 'Repositories that the running full scan knows of so far.';
 INSERT INTO writer_lease DEFAULT VALUES;
 
-CREATE TABLE scan_request (
+CREATE TABLE request (
     id           bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    kind         text        COLLATE "C" NOT NULL,
     requested_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at   timestamptz,
     finished_at  timestamptz,
     outcome      text,
-    CONSTRAINT scan_request_pkey PRIMARY KEY (id)
+    CONSTRAINT request_pkey PRIMARY KEY (id),
+    CONSTRAINT request_kind_known CHECK (kind IN ('scan', 'gc'))
 );
-COMMENT ON TABLE scan_request IS 'Full scans that people asked for with the scan command while another process was the writer.';
-COMMENT ON COLUMN scan_request.id IS 'Order of the requests.';
-COMMENT ON COLUMN scan_request.requested_at IS 'When it was asked for.';
-COMMENT ON COLUMN scan_request.started_at IS 'When the writer took it up; null until then.';
-COMMENT ON COLUMN scan_request.finished_at IS 'When the writer was done with it; null until then.';
-COMMENT ON COLUMN scan_request.outcome IS 'One sentence on how the scan ended.';
+COMMENT ON TABLE request IS 'What people asked for by command while another process was the writer.';
+COMMENT ON COLUMN request.id IS 'Order of the requests.';
+COMMENT ON COLUMN request.kind IS 'scan for a full scan, gc for a collection.';
+COMMENT ON COLUMN request.requested_at IS 'When it was asked for.';
+COMMENT ON COLUMN request.started_at IS 'When the writer took it up; null until then.';
+COMMENT ON COLUMN request.finished_at IS 'When the writer was done with it; null until then.';
+COMMENT ON COLUMN request.outcome IS 'One sentence on how it ended.';
 
 CREATE TABLE repository (
     id         bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,

@@ -4,6 +4,7 @@
 
 mod cargo;
 mod packages;
+mod schema;
 mod test;
 mod up;
 
@@ -25,6 +26,8 @@ enum Command {
     Up(up::Arguments),
     /// Runs all tests and checks, as CI does.
     Test(test::Arguments),
+    /// Writes docs/SCHEMA.md from a migrated database.
+    Schema,
 }
 
 #[tokio::main]
@@ -32,6 +35,7 @@ async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Up(arguments) => up::run(arguments).await,
         Command::Test(arguments) => test::run(arguments).await,
+        Command::Schema => schema::write().await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

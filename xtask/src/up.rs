@@ -95,14 +95,17 @@ async fn install(arguments: &Arguments) -> Result<()> {
     if arguments.registry.is_none() {
         needed.push(packages::REGISTRY);
     }
-    let outcome = packages::ensure_installed(&needed).await;
-    if outcome.is_err() && packages::missing(&needed) == [packages::REGISTRY.name] {
-        return outcome.context(
-            "there is no docker-registry to start. `cargo xtask up --registry URL` takes one that runs already, \
-             such as that of `docker run -d -p 127.0.0.1:5000:5000 registry:2`",
+    let Err(error) = packages::ensure_installed(&needed).await else {
+        return Ok(());
+    };
+    if packages::missing(&needed) == [packages::REGISTRY.name] {
+        bail!(
+            "{error:#}\nOr have a registry indexed that runs already, such as that of \
+             `docker run -d -p 127.0.0.1:5000:5000 registry:2`:\n\n    \
+             cargo xtask up --registry http://127.0.0.1:5000\n"
         );
     }
-    outcome
+    Err(error)
 }
 
 /// Pushes the sample images and waits until the index answers them.

@@ -177,7 +177,7 @@ fn spawn(folder: &TempDir, options: &Options) -> Result<Process> {
 fn configuration(address: SocketAddr, folder: &TempDir, notifications: Option<&Notifications>) -> Value {
     let mut configuration = json!({
         "version": "0.1",
-        "log": {"level": "info", "formatter": "text", "accesslog": {"disabled": true}},
+        "log": {"level": "warn", "formatter": "text", "accesslog": {"disabled": true}},
         "storage": {
             "filesystem": {"rootdirectory": folder.path().join("storage")},
             "delete": {"enabled": true},

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::chown;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -27,40 +27,58 @@ pub struct Upstreams {
     pub query_api: SocketAddr,
 }
 
+/// How a proxy is started.
+#[derive(Clone)]
+pub struct Options {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it stands in front of.
+    pub upstreams: Upstreams,
+    /// Directives for the http context, beside ours.
+    pub directives: String,
+    /// Gets each line that it prints.
+    pub on_line: Option<OnLine>,
+}
+
 /// A running nginx; it ends with this value.
 pub struct Nginx {
     process: Process,
-    address: SocketAddr,
+    folder: PathBuf,
+    options: Options,
 }
 
 impl Nginx {
-    /// Starts the proxy at an address. As root it runs as a user who may do nothing.
+    /// Starts the proxy. As root it runs as a user who may do nothing.
     ///
     /// # Errors
     /// When nginx is not installed or does not start.
-    pub async fn start(address: SocketAddr, upstreams: &Upstreams, on_line: Option<OnLine>) -> Result<Self> {
-        let path = environment::find_program("nginx").context("nginx is not installed")?;
-        let folder = tempfile::Builder::new().prefix("flagstate-nginx-").tempdir()?;
-        let user = environment::unprivileged_user(&["www-data", "nobody"]);
-        give(folder.path(), user.as_ref())?;
-        std::fs::write(
-            folder.path().join("flagstate.conf"),
-            site(address, folder.path(), upstreams),
-        )?;
-        std::fs::write(folder.path().join("nginx.conf"), main_configuration(folder.path()))?;
-        let folder = folder.keep();
-        let process = Program::new("proxy", path)
-            .args(["-e", "stderr", "-p"])
-            .arg(&folder)
-            .arg("-c")
-            .arg(folder.join("nginx.conf"))
-            .run_as(user)
-            .remove_at_end(&folder)
-            .on_line(on_line)
-            .start()?;
-        let mut nginx = Self { process, address };
+    pub async fn start(options: Options) -> Result<Self> {
+        let (process, folder) = spawn(&options)?;
+        let mut nginx = Self {
+            process,
+            folder,
+            options,
+        };
         nginx.becomes_ready().await?;
         Ok(nginx)
+    }
+
+    /// Stops it and starts it again at the same address, with an empty cache.
+    ///
+    /// # Errors
+    /// When it does not stop, or does not start.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.process.stop().await?;
+        (self.process, self.folder) = spawn(&self.options)?;
+        self.becomes_ready().await
+    }
+
+    /// The lines of its access log so far, in nginx's format `combined`.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn access_log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.folder.join("access.log"))?)
     }
 
     /// Its base URL.
@@ -70,7 +88,7 @@ impl Nginx {
     #[must_use]
     #[allow(clippy::expect_used, reason = "every socket address makes a URL")]
     pub fn url(&self) -> Url {
-        Url::parse(&format!("http://{}", self.address)).expect("a URL")
+        Url::parse(&format!("http://{}", self.options.address)).expect("a URL")
     }
 
     /// Its process, to stop, kill or watch it.
@@ -83,13 +101,36 @@ impl Nginx {
             if self.process.ended().is_some() {
                 break;
             }
-            if ports::is_open(self.address).await {
+            if ports::is_open(self.options.address).await {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
         bail!("nginx does not start:\n{}", self.process.log())
     }
+}
+
+fn spawn(options: &Options) -> Result<(Process, PathBuf)> {
+    let path = environment::find_program("nginx").context("nginx is not installed")?;
+    let folder = tempfile::Builder::new().prefix("flagstate-nginx-").tempdir()?;
+    let user = environment::unprivileged_user(&["www-data", "nobody"]);
+    give(folder.path(), user.as_ref())?;
+    std::fs::write(folder.path().join("flagstate.conf"), site(folder.path(), options))?;
+    std::fs::write(
+        folder.path().join("nginx.conf"),
+        main_configuration(folder.path(), &options.directives),
+    )?;
+    let folder = folder.keep();
+    let process = Program::new("proxy", path)
+        .args(["-e", "stderr", "-p"])
+        .arg(&folder)
+        .arg("-c")
+        .arg(folder.join("nginx.conf"))
+        .run_as(user)
+        .remove_at_end(&folder)
+        .on_line(options.on_line.clone())
+        .start()?;
+    Ok((process, folder))
 }
 
 fn give(folder: &Path, user: Option<&User>) -> Result<()> {
@@ -99,7 +140,8 @@ fn give(folder: &Path, user: Option<&User>) -> Result<()> {
     Ok(())
 }
 
-fn site(address: SocketAddr, folder: &Path, upstreams: &Upstreams) -> String {
+fn site(folder: &Path, options: &Options) -> String {
+    let Options { address, upstreams, .. } = options;
     let registry = upstreams.registry.as_str().trim_end_matches('/');
     let host = if upstreams.registry_is_elsewhere {
         "$proxy_host"
@@ -116,7 +158,7 @@ fn site(address: SocketAddr, folder: &Path, upstreams: &Upstreams) -> String {
 }
 
 /// What a container image of nginx brings along; here everything that nginx writes lies in the folder.
-fn main_configuration(folder: &Path) -> String {
+fn main_configuration(folder: &Path, directives: &str) -> String {
     let folder = folder.display();
     format!(
         "daemon off;
@@ -131,6 +173,7 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    {directives}
     include {folder}/flagstate.conf;
 }}
 "

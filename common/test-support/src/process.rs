@@ -37,9 +37,10 @@ program=$!
     kill -s KILL "$program"
 } 2>/dev/null &
 watcher=$!
-wait "$program"
+wait "$program" 2>/dev/null
 status=$?
 kill -s KILL "$watcher" 2>/dev/null
+wait "$watcher" 2>/dev/null
 if [ -n "$folder" ]; then rm -rf -- "$folder"; fi
 exit "$status"
 "#;

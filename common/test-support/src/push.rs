@@ -71,15 +71,11 @@ impl Pusher {
         Ok(())
     }
 
-    /// Uploads a blob by POST and one PUT, unless the repository has it.
+    /// Uploads a blob by POST and one PUT, whether or not the repository has it.
     ///
     /// # Errors
     /// When the registry refuses.
     pub async fn push_blob(&self, repository: &str, blob: &Blob) -> Result<()> {
-        let known = self.request(Method::HEAD, self.url(repository, &format!("blobs/{}", blob.digest))?);
-        if known.send().await?.status().is_success() {
-            return Ok(());
-        }
         let start = self.url(repository, "blobs/uploads/")?;
         let started = expect(
             self.request(Method::POST, start.clone()).send().await?,

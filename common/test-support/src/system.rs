@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use url::Url;
 
 use crate::docker_registry::{self, DockerRegistry, Notifications};
-use crate::nginx::{Nginx, Upstreams};
+use crate::nginx::{self, Nginx, Upstreams};
 use crate::postgres::{READER_ROLE, ServerUrl, TestDatabase};
 use crate::process::{OnLine, Process};
 use crate::push::Pusher;
@@ -34,6 +34,8 @@ pub struct Options {
     pub registry: Option<Url>,
     /// Where the proxy listens; a free port when not told.
     pub proxy: Option<SocketAddr>,
+    /// Directives for the proxy's http context, beside those that we recommend.
+    pub proxy_directives: String,
     /// Laid over the configuration of both services, key by key.
     pub configuration: Value,
     /// Gets each line that a part prints.
@@ -134,8 +136,13 @@ impl System {
             indexer: listen.indexer,
             query_api: listen.query_api,
         };
-        let address = options.proxy.map_or_else(ports::free, Ok)?;
-        let proxy = Nginx::start(address, &upstreams, options.line_of("proxy")).await?;
+        let proxy = Nginx::start(nginx::Options {
+            address: options.proxy.map_or_else(ports::free, Ok)?,
+            upstreams,
+            directives: options.proxy_directives.clone(),
+            on_line: options.line_of("proxy"),
+        })
+        .await?;
         indexer.becomes_ready().await?;
         query_api.becomes_ready().await?;
         let client = http::client()?;

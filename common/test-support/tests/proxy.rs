@@ -13,7 +13,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::http::header::{ACCEPT_ENCODING, CACHE_CONTROL, HOST, IF_NONE_MATCH, LOCATION};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use flagstate_test_support::nginx::{Nginx, Upstreams};
+use flagstate_test_support::nginx::{Nginx, Options, Upstreams};
 use flagstate_test_support::{http, ports, wait};
 use reqwest::header::{ETAG, HeaderMap};
 use reqwest::{Client, StatusCode};
@@ -104,7 +104,14 @@ impl Stage {
             indexer: uploads,
             query_api,
         };
-        let proxy = Nginx::start(ports::free().unwrap(), &upstreams, None).await.unwrap();
+        let proxy = Nginx::start(Options {
+            address: ports::free().unwrap(),
+            upstreams,
+            directives: String::new(),
+            on_line: None,
+        })
+        .await
+        .unwrap();
         Self {
             proxy,
             origin,

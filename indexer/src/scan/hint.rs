@@ -56,8 +56,10 @@ pub struct Hint {
 /// What came of looking at a hint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Look {
-    /// The registry agrees, or something newer explains why it does not: the hint is done.
+    /// The registry agrees: the hint is done.
     Done,
+    /// Something newer explains why the registry does not agree: the hint is done, and was never visible.
+    Explained,
     /// Look again at that time.
     Again(DateTime<Utc>),
     /// The registry never agreed; what it says is the truth.
@@ -101,7 +103,7 @@ impl Hint {
             Action::Delete => DELETE_PATIENCE,
         };
         if age >= patience {
-            return if explained { Look::Done } else { Look::GivenUp };
+            return if explained { Look::Explained } else { Look::GivenUp };
         }
         let share = TimeDelta::milliseconds((age.num_milliseconds() as f64 * DELAY_OF_AGE) as i64);
         Look::Again(now + share.max(FIRST_DELAY))
@@ -156,7 +158,7 @@ mod tests {
     fn what_a_newer_push_explains_is_looked_for_shortly() {
         let (times, end) = looks(&hint(Action::Push), true);
         assert!(times.len() > 5 && times.len() < 20);
-        assert_eq!(end, Look::Done);
+        assert_eq!(end, Look::Explained);
     }
 
     #[test]

@@ -10,13 +10,13 @@ use std::time::Duration;
 use flagstate_common::repository_name::RepositoryName;
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
 use super::worker::{Scanned, WorkError, Worker};
 use crate::metrics::IndexerMetrics;
-use crate::store::RequestStore;
+use crate::store::{RequestKind, RequestStore};
 
 /// Repositories that notifications have in work at once.
 const NOTIFICATION_WORKERS: usize = 8;
@@ -30,10 +30,15 @@ const REQUEST_POLL: Duration = Duration::from_secs(1);
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
 /// How soon a full scan that could not read the catalog is tried again, if the interval is not shorter.
 const CATALOG_RETRY: Duration = Duration::from_secs(60);
+/// How long work that is under way may take when the term ends.
+const LAST_WORK: Duration = Duration::from_secs(3);
 /// How often a running scan tells how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// Serves the queue until cancelled or no longer the writer.
+///
+/// A registry that hangs delays the end by a few seconds only: work that is broken off writes nothing, and its row stays
+/// in the queue.
 ///
 /// # Errors
 /// When this process is no longer the writer.
@@ -44,7 +49,8 @@ pub async fn serve_queue(worker: Worker, wake: Arc<Notify>, cancel: Cancellation
         let mut pause = QUEUE_POLL;
         let free = NOTIFICATION_WORKERS - tasks.len();
         if free > 0 {
-            let in_work: Vec<RepositoryName> = busy.values().cloned().collect();
+            let mut in_work = worker.in_work();
+            in_work.extend(busy.values().cloned());
             match worker.store().due(&in_work, free + 1).await {
                 Ok((items, next)) => {
                     pause = next.map_or(pause, |next| pause.min(next));
@@ -73,10 +79,21 @@ pub async fn serve_queue(worker: Worker, wake: Arc<Notify>, cancel: Cancellation
             }
         }
     }
-    while let Some(ended) = tasks.join_next_with_id().await {
-        finish(ended, &mut busy)?;
+    let finishing = async {
+        while let Some(ended) = tasks.join_next_with_id().await {
+            finish(ended, &mut busy)?;
+        }
+        Ok(())
+    };
+    let finished = timeout(LAST_WORK, finishing).await;
+    if !tasks.is_empty() {
+        tracing::info!(
+            queue.unfinished = tasks.len(),
+            "work that did not end in time stays in the queue"
+        );
     }
-    Ok(())
+    tasks.shutdown().await;
+    finished.unwrap_or(Ok(()))
 }
 
 fn finish(
@@ -183,7 +200,7 @@ impl Scanner {
     ) -> Result<(), WorkError> {
         let mut due = at_once.then(Instant::now);
         loop {
-            let asked = match requests.take_up().await {
+            let asked = match requests.take_up(RequestKind::Scan).await {
                 Ok(asked) => asked,
                 Err(error) => {
                     tracing::warn!(error = %error, "requests for scans cannot be read");

@@ -145,6 +145,12 @@ impl Worker {
         &self.filter
     }
 
+    /// Repositories that somebody works on now: notifications about them wait without keeping a worker.
+    #[must_use]
+    pub fn in_work(&self) -> Vec<RepositoryName> {
+        self.busy.locks().keys().cloned().collect()
+    }
+
     /// Scans a whole repository on behalf of a full scan; a failure puts it into the queue, to be tried again.
     ///
     /// # Errors
@@ -356,7 +362,7 @@ fn settlement(whole: bool, hints: &[Hint], looks: &[Look], whole_again: Option<D
     let done = pairs().filter(|(_, look)| !matches!(look, Look::Again(_)));
     let again = pairs().filter_map(|(_, look)| match look {
         Look::Again(at) => Some(*at),
-        Look::Done | Look::GivenUp => None,
+        Look::Done | Look::Explained | Look::GivenUp => None,
     });
     Settlement::Done {
         whole,

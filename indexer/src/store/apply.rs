@@ -48,6 +48,7 @@ impl WriteStore {
         changes: &ChangeSet,
         settlement: Option<(&WorkItem, &Settlement)>,
     ) -> Result<(), WriteError> {
+        let _nothing_is_swept = self.content.read().await;
         let mut connection = self.pool.connection().await?;
         connection
             .transaction(async |connection| {
@@ -188,7 +189,7 @@ async fn point_tags(
     }
     let (names, targets): (Vec<&Tag>, Vec<_>) = changes.moved.iter().unzip();
     let digests: Vec<Vec<u8>> = targets.iter().map(|(digest, _)| digest.to_bytes()).collect();
-    sql("INSERT INTO tag (repository_id, name, manifest_id, from_n, pushed_at)
+    let pointed = sql("INSERT INTO tag (repository_id, name, manifest_id, from_n, pushed_at)
          SELECT $1, t.name, m.id, $2, t.pushed_at
          FROM unnest($3, $4, $5) AS t (name, digest, pushed_at) JOIN manifest m ON m.digest = t.digest")
     .bind::<BigInt, _>(repository)
@@ -198,7 +199,11 @@ async fn point_tags(
     .bind::<Array<Nullable<Timestamptz>>, _>(targets.iter().map(|(_, at)| *at).collect::<Vec<_>>())
     .execute(connection)
     .await?;
-    Ok(())
+    if pointed == changes.moved.len() {
+        Ok(())
+    } else {
+        Err(WriteError::Vanished)
+    }
 }
 
 async fn date_tags(connection: &mut AsyncPgConnection, repository: i64, changes: &ChangeSet) -> Result<(), WriteError> {

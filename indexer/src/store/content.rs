@@ -28,6 +28,7 @@ impl WriteStore {
     /// # Errors
     /// [`WriteError::Fenced`], database errors.
     pub async fn stage(&self, manifests: &[Arc<ObservedManifest>]) -> Result<(), WriteError> {
+        let _nothing_is_swept = self.content.read().await;
         let mut connection = self.pool.connection().await?;
         connection
             .transaction(async |connection| {

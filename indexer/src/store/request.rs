@@ -1,4 +1,4 @@
-//! Full scans that people ask for while another process is the writer.
+//! What people ask for by command while another process is the writer.
 
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
@@ -12,9 +12,27 @@ pub struct RequestStore {
     pool: Pool,
 }
 
+/// What can be asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RequestKind {
+    /// A full scan.
+    Scan,
+    /// A collection of what nothing needs.
+    Gc,
+}
+
+impl RequestKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Scan => "scan",
+            Self::Gc => "gc",
+        }
+    }
+}
+
 /// How far a request is.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ScanRequest {
+pub struct RequestState {
     /// Whether the writer took it up.
     pub started: bool,
     /// How it ended, once it has.
@@ -50,13 +68,14 @@ impl RequestStore {
         Self { pool }
     }
 
-    /// Asks for a full scan; the result names the request.
+    /// Asks for something; the result names the request.
     ///
     /// # Errors
     /// Database errors.
-    pub async fn ask(&self) -> Result<i64, StoreError> {
+    pub async fn ask(&self, kind: RequestKind) -> Result<i64, StoreError> {
         let mut connection = self.pool.connection().await?;
-        let row: IdRow = sql("INSERT INTO scan_request DEFAULT VALUES RETURNING id")
+        let row: IdRow = sql("INSERT INTO request (kind) VALUES ($1) RETURNING id")
+            .bind::<Text, _>(kind.as_str())
             .get_result(&mut connection)
             .await?;
         Ok(row.id)
@@ -66,12 +85,12 @@ impl RequestStore {
     ///
     /// # Errors
     /// Database errors.
-    pub async fn follow(&self, id: i64) -> Result<ScanRequest, StoreError> {
+    pub async fn follow(&self, id: i64) -> Result<RequestState, StoreError> {
         let mut connection = self.pool.connection().await?;
         let row: RequestRow = sql(
             "SELECT started_at IS NOT NULL AS started, outcome, scan_repositories_done AS done,
                     scan_repositories AS known
-             FROM scan_request, writer_lease WHERE scan_request.id = $1",
+             FROM request, writer_lease WHERE request.id = $1",
         )
         .bind::<BigInt, _>(id)
         .get_result(&mut connection)
@@ -82,7 +101,7 @@ impl RequestStore {
             done,
             known,
         } = row;
-        Ok(ScanRequest {
+        Ok(RequestState {
             started,
             outcome,
             done,
@@ -90,14 +109,15 @@ impl RequestStore {
         })
     }
 
-    /// Takes up everything that was asked for; the result is empty when nothing was.
+    /// Takes up everything of a kind that was asked for; the result is empty when nothing was.
     ///
     /// # Errors
     /// Database errors.
-    pub async fn take_up(&self) -> Result<Vec<i64>, StoreError> {
+    pub async fn take_up(&self, kind: RequestKind) -> Result<Vec<i64>, StoreError> {
         let mut connection = self.pool.connection().await?;
-        let rows: Vec<IdRow> = sql("UPDATE scan_request SET started_at = clock_timestamp()
-             WHERE finished_at IS NULL RETURNING id")
+        let rows: Vec<IdRow> = sql("UPDATE request SET started_at = clock_timestamp()
+             WHERE finished_at IS NULL AND kind = $1 RETURNING id")
+        .bind::<Text, _>(kind.as_str())
         .load(&mut connection)
         .await?;
         Ok(rows.into_iter().map(|row| row.id).collect())
@@ -109,10 +129,10 @@ impl RequestStore {
     /// Database errors.
     pub async fn finish(&self, ids: &[i64], outcome: &str) -> Result<(), StoreError> {
         let mut connection = self.pool.connection().await?;
-        sql("DELETE FROM scan_request WHERE finished_at < clock_timestamp() - interval '1 day'")
+        sql("DELETE FROM request WHERE finished_at < clock_timestamp() - interval '1 day'")
             .execute(&mut connection)
             .await?;
-        sql("UPDATE scan_request SET finished_at = clock_timestamp(), outcome = $2 WHERE id = ANY($1)")
+        sql("UPDATE request SET finished_at = clock_timestamp(), outcome = $2 WHERE id = ANY($1)")
             .bind::<diesel::sql_types::Array<BigInt>, _>(ids)
             .bind::<Text, _>(outcome)
             .execute(&mut connection)

@@ -6,9 +6,12 @@
     reason = "tests may be blunt"
 )]
 
+mod defects;
 mod documentation;
 mod events;
+mod gc;
 mod harness;
 mod hostile;
+mod model;
 mod registry;
 mod scan;

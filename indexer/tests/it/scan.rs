@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use flagstate_indexer::store::RequestStore;
+use flagstate_indexer::store::{RequestKind, RequestStore};
 use flagstate_test_support::docker_registry::{DockerRegistry, Options};
 use flagstate_test_support::fake_registry::{FakeRegistry, Kind};
 use flagstate_test_support::images::{ImageBuilder, IndexBuilder, SampleImages};
@@ -108,7 +108,10 @@ async fn a_first_scan_asks_no_more_than_it_must_and_a_second_one_writes_nothing(
     let position: i64 = value(&database, "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint").await;
     let revision: i64 = value(&database, "SELECT n FROM state").await;
     let heads = registry.count(Kind::HeadManifest);
-    RequestStore::new(indexer.pool.clone()).ask().await.unwrap();
+    RequestStore::new(indexer.pool.clone())
+        .ask(RequestKind::Scan)
+        .await
+        .unwrap();
     scans(2).await;
     let after = written(&database).await;
     assert_eq!(registry.count(Kind::HeadManifest) - heads, REPOSITORIES * TAGS);

@@ -4,6 +4,7 @@
 mod assertions;
 mod caching;
 mod database_failures;
+mod defects;
 mod documentation;
 mod freshness;
 mod gate;

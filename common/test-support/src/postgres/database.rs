@@ -71,7 +71,7 @@ impl TestDatabase {
 
     async fn create_like(server: &ServerUrl, template: &str) -> Result<Self> {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("flagstate_test_{}_{number}", std::process::id());
+        let name = format!("flagstate_{}_{number}", std::process::id());
         let client = connect(&server.owner("postgres")).await?;
         client
             .batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))

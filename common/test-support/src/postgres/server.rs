@@ -249,6 +249,7 @@ fn settings(address: SocketAddr, folder: &Path) -> Vec<String> {
         "full_page_writes=off".to_owned(),
         "timezone=UTC".to_owned(),
         "log_min_messages=warning".to_owned(),
+        "log_checkpoints=off".to_owned(),
         "log_line_prefix=%m [%p] %d ".to_owned(),
     ]
 }
