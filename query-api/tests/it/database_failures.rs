@@ -89,10 +89,10 @@ async fn sessions_that_the_server_ended_are_replaced() {
             )
             .await
             .expect("ended sessions");
-        // Each broken connection may cost one request, which is told to come back.
+        // Each broken connection may cost a request, or two before its end is noticed; they are told to come back.
         let target = format!("/index/static?tag=v1&tag=round{round}");
         let mut answer = service.get(&target).await;
-        for _ in 0..POOL_SIZE {
+        for _ in 0..2 * POOL_SIZE {
             if answer.status == 200 {
                 break;
             }
