@@ -1,4 +1,8 @@
 //! What a search finds: repositories with the images and image indexes in them.
+//!
+//! An image may stand in many places of one answer; its texts, which may be large, are in memory once.
+
+use std::sync::Arc;
 
 use crate::annotations::Annotations;
 use crate::digest::Digest;
@@ -18,9 +22,9 @@ pub struct Image {
     /// Architecture, from the config, else from the image index it stands in.
     pub architecture: String,
     /// Annotations of the image manifest.
-    pub annotations: Annotations,
+    pub annotations: Arc<Annotations>,
     /// Labels of the config.
-    pub labels: Annotations,
+    pub labels: Arc<Annotations>,
 }
 
 /// An image that tags point at.
@@ -40,7 +44,7 @@ pub struct TaggedImageIndex {
     /// Media type of the image index.
     pub media_type: MediaType,
     /// Annotations of the image index itself.
-    pub annotations: Annotations,
+    pub annotations: Arc<Annotations>,
     /// Matching images, in the order of the document, through nested image indexes too.
     pub images: Vec<Image>,
     /// All tags of that digest in that repository, in byte order, never empty.

@@ -61,7 +61,6 @@ pub struct Term {
     worker: Worker,
     lease: WriterLease,
     progress: Arc<Progress>,
-    new_era: bool,
 }
 
 impl Leader {
@@ -116,7 +115,6 @@ impl Leader {
                     worker,
                     lease,
                     progress,
-                    new_era,
                 }))
             }
         }
@@ -161,13 +159,12 @@ impl Leader {
         let term_ends = cancel.child_token();
         let requests = RequestStore::new(self.pool.clone());
         let interval = self.config.interval.fetch_all;
-        let at_once = interval.is_some() || term.new_era;
         let work = async {
             let _ends = term_ends.clone().drop_guard();
             term.worker.store().exclude(term.worker.filter()).await?;
             tokio::try_join!(
                 serve_queue(term.worker.clone(), self.wake.clone(), term_ends.clone()),
-                term.scanner.run(&requests, interval, at_once, &term_ends),
+                term.scanner.run(&requests, interval, &term_ends),
                 async {
                     let interval = self.config.interval.garbage_collect;
                     Ok(term.collector.run(&requests, interval, &term_ends).await?)

@@ -44,14 +44,6 @@ pub enum WriteError {
     /// What was known when the registry was asked is not stored any more; the work has to be done anew.
     #[error("the index lost, meanwhile, what the change set leads to")]
     Vanished,
-    /// The work in the queue cannot be read back.
-    #[error("the queue holds what this release cannot read, for repository {repository:?}: {detail}")]
-    UnreadableWork {
-        /// The row's repository.
-        repository: String,
-        /// What is wrong with it.
-        detail: String,
-    },
 }
 
 impl WriteError {
@@ -61,7 +53,7 @@ impl WriteError {
         match self {
             Self::Store(error) => error.is_retryable(),
             Self::Vanished => true,
-            Self::Fenced { .. } | Self::UnreadableWork { .. } => false,
+            Self::Fenced { .. } => false,
         }
     }
 }

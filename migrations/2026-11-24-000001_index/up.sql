@@ -62,7 +62,7 @@ CREATE TABLE request (
     CONSTRAINT request_pkey PRIMARY KEY (id),
     CONSTRAINT request_kind_known CHECK (kind IN ('scan', 'gc'))
 );
-COMMENT ON TABLE request IS 'What people asked for by command while another process was the writer.';
+COMMENT ON TABLE request IS 'What people asked for by command while another process was the writer, and the scan that a new era needs.';
 COMMENT ON COLUMN request.id IS 'Order of the requests.';
 COMMENT ON COLUMN request.kind IS 'scan for a full scan, gc for a collection.';
 COMMENT ON COLUMN request.requested_at IS 'When it was asked for.';

@@ -143,6 +143,8 @@ fn as_text<S: Serializer>(value: &dyn Display, serializer: S) -> Result<S::Ok, S
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use flagstate_common::media_type::{OCI_INDEX, OCI_MANIFEST};
 
@@ -154,11 +156,12 @@ mod tests {
             media_type: OCI_MANIFEST.parse().expect("media type"),
             os: "linux".into(),
             architecture: "amd64".into(),
-            annotations: Annotations::new(),
+            annotations: Arc::default(),
             labels: labels
                 .iter()
                 .map(|(key, value)| ((*key).into(), (*value).into()))
-                .collect(),
+                .collect::<Annotations>()
+                .into(),
         }
     }
 
@@ -167,7 +170,8 @@ mod tests {
     }
 
     fn repositories() -> Vec<RepositoryImages> {
-        let annotations: Annotations = [("org.example.key".to_owned(), "\u{fffd}<ü>\"".to_owned())].into();
+        let annotations = Annotations::from([("org.example.key".to_owned(), "\u{fffd}<ü>\"".to_owned())]);
+        let annotations = Arc::new(annotations);
         vec![
             RepositoryImages {
                 name: "a".parse().expect("name"),

@@ -13,6 +13,7 @@ set -eu
 policy=/usr/sbin/policy-rc.d
 if ! [ -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' HUP INT TERM
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
 fi

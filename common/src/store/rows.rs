@@ -10,6 +10,8 @@ use diesel::deserialize::{self, FromSql, Queryable};
 use diesel::pg::{Pg, PgValue};
 use diesel::sql_types::{Array, BigInt, Binary, Bool, Jsonb, Nullable, SingleValue, Text, Timestamptz};
 
+use std::sync::Arc;
+
 use crate::annotations::Annotations;
 use crate::digest::Digest;
 use crate::media_type::MediaType;
@@ -105,7 +107,7 @@ pub(super) struct VersionRow {
 }
 
 /// A JSON object of texts.
-pub(super) struct Texts(pub(super) Annotations);
+pub(super) struct Texts(pub(super) Arc<Annotations>);
 
 impl FromSql<Jsonb, Pg> for Texts {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {

@@ -115,11 +115,15 @@ fn spawn(options: &Options) -> Result<(Process, PathBuf)> {
     let folder = tempfile::Builder::new().prefix("flagstate-nginx-").tempdir()?;
     let user = environment::unprivileged_user(&["www-data", "nobody"]);
     give(folder.path(), user.as_ref())?;
-    std::fs::write(folder.path().join("flagstate.conf"), site(folder.path(), options))?;
-    std::fs::write(
-        folder.path().join("nginx.conf"),
-        main_configuration(folder.path(), &options.directives),
-    )?;
+    let files = [
+        ("flagstate.conf", site(folder.path(), options)),
+        ("nginx.conf", main_configuration(folder.path(), &options.directives)),
+    ];
+    for (name, text) in files {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text)?;
+        give(&file, user.as_ref())?;
+    }
     let folder = folder.keep();
     let process = Program::new("proxy", path)
         .args(["-e", "stderr", "-p"])
@@ -133,9 +137,10 @@ fn spawn(options: &Options) -> Result<(Process, PathBuf)> {
     Ok((process, folder))
 }
 
-fn give(folder: &Path, user: Option<&User>) -> Result<()> {
+/// Whatever the umask says, nginx must be able to read it.
+fn give(path: &Path, user: Option<&User>) -> Result<()> {
     if let Some(user) = user {
-        chown(folder, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
     }
     Ok(())
 }

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
@@ -97,11 +96,21 @@ impl Service {
         let process = self.process.insert(process);
         let client = http::client()?;
         let livez = format!("http://{}/livez", self.admin);
-        while client.get(&livez).send().await.is_err() {
+        let name = self.name;
+        let ended = wait::until(&format!("{name} answers"), async || {
             if let Some(status) = process.ended() {
-                bail!("{} does not start, {}:\n{}", self.name, describe(status), process.log());
+                return Ok(Some(status));
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            let answer = client.get(&livez).send().await.map_err(|error| error.to_string())?;
+            if answer.status().is_success() {
+                Ok(None)
+            } else {
+                Err(answer.status().to_string())
+            }
+        })
+        .await?;
+        if let Some(status) = ended {
+            bail!("{name} does not start, {}:\n{}", describe(status), process.log());
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ pub struct StoredRepository {
 pub struct StoredTag {
     /// What it points at.
     pub digest: Digest,
-    /// Whether that leads to something that could not be read yet.
+    /// Whether that leads to something that could not be read yet, or only after this repository was looked at.
     pub healable: bool,
     /// Whether a notification told when it was pushed.
     pub has_push_time: bool,
@@ -40,7 +40,7 @@ pub struct StoredManifest {
     pub healable: bool,
     /// What could not be read.
     pub problems: Vec<Problem>,
-    /// Whether the repository in question is recorded as holding it.
+    /// Whether the repository in question is recorded as holding it, with all that it leads to.
     pub held_here: bool,
     /// Whether some repository that is shown holds it; if not, its content must be asked for before it is believed.
     pub held_somewhere: bool,

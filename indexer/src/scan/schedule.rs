@@ -187,7 +187,8 @@ impl Scanner {
         }
     }
 
-    /// Scans at once if `at_once`, at every `interval`, and when somebody asks, until cancelled.
+    /// Scans at once and at every `interval`, and when somebody asks, until cancelled. A scan that could not read the
+    /// catalog to its end is made again soon, also without an interval.
     ///
     /// # Errors
     /// When this process is no longer the writer.
@@ -195,10 +196,9 @@ impl Scanner {
         &self,
         requests: &RequestStore,
         interval: Option<Duration>,
-        at_once: bool,
         cancel: &CancellationToken,
     ) -> Result<(), WorkError> {
-        let mut due = at_once.then(Instant::now);
+        let mut due = interval.map(|_| Instant::now());
         loop {
             let asked = match requests.take_up(RequestKind::Scan).await {
                 Ok(asked) => asked,
@@ -215,7 +215,7 @@ impl Scanner {
                 let wait = if summary.is_complete {
                     interval
                 } else {
-                    interval.map(|interval| interval.min(CATALOG_RETRY))
+                    Some(interval.map_or(CATALOG_RETRY, |interval| interval.min(CATALOG_RETRY)))
                 };
                 due = wait.map(|wait| Instant::now() + wait);
                 if !asked.is_empty()
@@ -351,7 +351,8 @@ impl Scanner {
             match ended {
                 Ok((repository, Ok(scanned))) => {
                     running.summary.changed += usize::from(scanned.changed);
-                    running.found += usize::from(!scanned.is_absent);
+                    running.summary.failed += usize::from(scanned.is_incomplete);
+                    running.found += usize::from(scanned.is_found);
                     if scanned.unvouched_absence {
                         running.absent.push(repository);
                     }

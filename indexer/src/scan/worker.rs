@@ -9,7 +9,7 @@ use flagstate_common::repository_name::RepositoryName;
 use thiserror::Error;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::hint::{Hint, Look, Target};
+use super::hint::{Action, Hint, Look, Target};
 use super::observation::{Cause, Listing, StoredRepository};
 use super::observe::{ObserveError, Observed, Observer};
 use super::plan::plan;
@@ -55,8 +55,12 @@ impl WorkError {
 pub struct Scanned {
     /// Whether anything was written.
     pub changed: bool,
+    /// Whether the registry lists at least one tag.
+    pub is_found: bool,
     /// Whether the registry does not find it, or lists no tag.
     pub is_absent: bool,
+    /// Whether some of it could not be read, so that it is tried again.
+    pub is_incomplete: bool,
     /// Whether tags are stored that would be removed, if only somebody vouched that it is gone.
     pub unvouched_absence: bool,
 }
@@ -247,8 +251,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Looks at what was named, then at everything. A removal of the repository that its registry confirms, by not
-    /// finding it or listing no tag, is believed.
+    /// Looks at what was named, then at everything. A removal, of the repository or of something in it, vouches for
+    /// what the registry then says: that it does not find the repository, or that no tag is left.
     async fn serve_whole(&self, item: &WorkItem) -> Result<(), WorkError> {
         let (stored, observed, mut looks) = self.look(item).await?;
         let changes = plan(
@@ -263,7 +267,7 @@ impl Worker {
             self.store.apply(&changes, None).await?;
             self.metrics.count_change(&changes);
         }
-        let vouched = item.hints.iter().any(Hint::is_repository_removal);
+        let vouched = item.hints.iter().any(|hint| hint.action == Action::Delete);
         let (scanned, mut failures) = self.scan_whole(&item.repository, Cause::Notification, vouched).await?;
         failures.extend(observed.seen.failures);
         if let Some(error) = incomplete(&failures) {
@@ -326,10 +330,10 @@ impl Worker {
             self.store.apply(&changes, None).await?;
             self.metrics.count_change(&changes);
         }
-        let is_absent = match &observed.seen.listing {
-            Listing::NotFound => true,
-            Listing::Complete(tags) => tags.is_empty(),
-            Listing::NotAsked | Listing::Incomplete => false,
+        let (is_found, is_absent) = match &observed.seen.listing {
+            Listing::NotFound => (false, true),
+            Listing::Complete(tags) => (!tags.is_empty(), tags.is_empty()),
+            Listing::NotAsked | Listing::Incomplete => (!observed.seen.tags.is_empty(), false),
         };
         self.metrics.observe_scan(began.elapsed());
         tracing::info!(
@@ -341,7 +345,9 @@ impl Worker {
         let unvouched_absence = is_absent && !vouched && !stored.tags.is_empty();
         let scanned = Scanned {
             changed,
+            is_found,
             is_absent,
+            is_incomplete: !observed.seen.failures.is_empty(),
             unvouched_absence,
         };
         Ok((scanned, observed.seen.failures))

@@ -39,7 +39,7 @@ pub enum Acquired {
         lease: WriterLease,
         /// The present revision.
         revision: Revision,
-        /// Whether a new era began, so that every repository has to be read again.
+        /// Whether a new era began; a full scan is asked for then.
         new_era: bool,
     },
     /// Somebody else writes.
@@ -110,6 +110,8 @@ struct StateRow {
     n: i64,
     #[diesel(sql_type = Bool)]
     new_era: bool,
+    #[diesel(sql_type = Bool)]
+    is_adopted: bool,
 }
 
 #[derive(QueryableByName)]
@@ -153,7 +155,7 @@ impl LeaseStore {
                         holder: held.holder.unwrap_or_default(),
                     });
                 };
-                let StateRow { era, n, new_era } = take_state(connection, epoch, registry_url, adopt).await?;
+                let StateRow { era, n, new_era, .. } = take_state(connection, epoch, registry_url, adopt).await?;
                 let lease = WriterLease {
                     holder: holder.to_owned(),
                     epoch,
@@ -218,7 +220,9 @@ impl LeaseStore {
 
 /// Puts the epoch into `state`, and begins a new era if this is not the database that the last writer wrote to.
 ///
-/// A failover shows in the timeline, a restored backup in the timeline, the database or the file of the table.
+/// A failover shows in the timeline, a restored backup in the timeline, the database or the file of the table. The new
+/// era's history begins with it: what the old one's times and numbers meant may be lost. Everything has to be read
+/// again then, as after a change of the registry; a request for it survives this process.
 async fn take_state(
     connection: &mut AsyncPgConnection,
     epoch: i64,
@@ -226,7 +230,7 @@ async fn take_state(
     adopt: bool,
 ) -> Result<StateRow, LeaseError> {
     let taken: Vec<StateRow> = sql("WITH before AS (
-             SELECT era, here.incarnation AS present,
+             SELECT here.incarnation AS present, registry_url IS DISTINCT FROM $2 AND registry_url IS NOT NULL AS is_adopted,
                     state.incarnation IS NOT NULL AND state.incarnation <> here.incarnation AS is_other
              FROM state, LATERAL (
                  SELECT concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
@@ -239,24 +243,28 @@ async fn take_state(
          UPDATE state
          SET epoch = $1, registry_url = $2, incarnation = before.present,
              era = CASE WHEN before.is_other
-                        THEN greatest(before.era + 1, extract(epoch FROM clock_timestamp())::bigint)
-                        ELSE before.era END
+                        THEN greatest(era + 1, extract(epoch FROM clock_timestamp())::bigint) ELSE era END,
+             history_n = CASE WHEN before.is_other THEN n ELSE history_n END,
+             history_at = CASE WHEN before.is_other THEN greatest(at, clock_timestamp()) ELSE history_at END
          FROM before
-         WHERE registry_url IS NULL OR registry_url = $2 OR $3
-         RETURNING state.era, n, before.is_other AS new_era")
+         WHERE NOT before.is_adopted OR $3
+         RETURNING era, n, before.is_other AS new_era, before.is_adopted")
     .bind::<BigInt, _>(epoch)
     .bind::<Text, _>(registry_url)
     .bind::<Bool, _>(adopt)
     .load(connection)
     .await?;
-    match taken.into_iter().next() {
-        Some(state) => Ok(state),
-        None => {
-            let row: RegistryRow = sql("SELECT registry_url FROM state").get_result(connection).await?;
-            Err(LeaseError::OtherRegistry {
-                stored: row.registry_url.unwrap_or_default(),
-                configured: registry_url.to_owned(),
-            })
-        }
+    let Some(state) = taken.into_iter().next() else {
+        let row: RegistryRow = sql("SELECT registry_url FROM state").get_result(connection).await?;
+        return Err(LeaseError::OtherRegistry {
+            stored: row.registry_url.unwrap_or_default(),
+            configured: registry_url.to_owned(),
+        });
+    };
+    if state.new_era || state.is_adopted {
+        sql("INSERT INTO request (kind) VALUES ('scan')")
+            .execute(connection)
+            .await?;
     }
+    Ok(state)
 }

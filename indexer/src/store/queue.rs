@@ -11,17 +11,19 @@ use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Bool, Double, Integer, Jsonb, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use flagstate_common::digest::Digest;
-use flagstate_common::repository_name::RepositoryName;
+use flagstate_common::repository_name::{ParseRepositoryNameError, RepositoryName};
 use flagstate_common::store::sql::sql;
 use flagstate_common::store::{Pool, StoreError};
 use flagstate_common::tag::Tag;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use thiserror::Error;
 
 use super::{WriteError, WriteStore, revision};
 use crate::scan::hint::{Action, Hint, Target};
 
-/// Hints that one row holds; beyond, the whole repository is scanned instead.
+/// Hints that one row holds; beyond, the whole repository is scanned instead. The newest removal stays even then: it
+/// vouches for a repository that turns out to be empty.
 const MAX_HINTS: i32 = 128;
 /// Failures in a row after which a repository is in quarantine.
 pub(super) const QUARANTINE_AFTER: i32 = 8;
@@ -97,6 +99,11 @@ pub struct QueueStatus {
 pub struct QueueStore {
     pool: Pool,
 }
+
+/// Why a row cannot be read back: a later release wrote it, or somebody by hand.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("the queue holds what this release cannot read: {0}")]
+struct UnreadableWork(String);
 
 /// A hint as it stands in the row's `hints` object.
 #[derive(Serialize, Deserialize, PartialEq)]
@@ -175,15 +182,22 @@ impl QueueStore {
         }
         let mut connection = self.pool.connection().await?;
         sql("INSERT INTO scan_queue AS q (repository, whole, hints)
-             SELECT t.repository, t.whole OR too_many, CASE WHEN too_many THEN '{}' ELSE t.hints END
+             SELECT t.repository, t.whole OR too_many, CASE WHEN too_many THEN newest_removal ELSE t.hints END
              FROM unnest($1, $2, $3) AS t (repository, whole, hints),
-                  LATERAL (SELECT count(*) > $4 AS too_many FROM jsonb_object_keys(t.hints)) AS counted
+                  LATERAL (SELECT count(*) > $4 AS too_many FROM jsonb_object_keys(t.hints)) AS counted,
+                  LATERAL (SELECT coalesce((SELECT jsonb_build_object(key, value) FROM jsonb_each(t.hints)
+                                            WHERE value ->> 'do' = 'delete'
+                                            ORDER BY value ->> 'arrived_at' DESC LIMIT 1), '{}') AS newest_removal) AS kept
              ON CONFLICT (repository) DO UPDATE
              SET generation = q.generation + 1,
                  whole = q.whole OR excluded.whole
                          OR (SELECT count(*) > $4 FROM jsonb_object_keys(q.hints || excluded.hints)),
                  hints = CASE WHEN (SELECT count(*) > $4 FROM jsonb_object_keys(q.hints || excluded.hints))
-                              THEN excluded.hints ELSE q.hints || excluded.hints END,
+                              THEN coalesce((SELECT jsonb_build_object(key, value)
+                                             FROM jsonb_each(q.hints || excluded.hints)
+                                             WHERE value ->> 'do' = 'delete'
+                                             ORDER BY value ->> 'arrived_at' DESC LIMIT 1), '{}')
+                              ELSE q.hints || excluded.hints END,
                  not_before = least(q.not_before, clock_timestamp()
                               + make_interval(secs => CASE WHEN q.attempts = 0 THEN 0 ELSE $5 END)),
                  enqueued_at = least(q.enqueued_at, excluded.enqueued_at), arrived_at = excluded.arrived_at")
@@ -232,7 +246,7 @@ impl WriteStore {
     /// next of the rest is due.
     ///
     /// # Errors
-    /// Database errors; work that cannot be read back.
+    /// Database errors; [`WriteError::Fenced`] when work cannot be read back and this process is no longer the writer.
     pub async fn due(
         &self,
         busy: &[RepositoryName],
@@ -253,11 +267,35 @@ impl WriteStore {
             .unwrap_or(rows.len());
         let next = rows.get(first_later).map(|row| row.due_in_seconds);
         rows.truncate(first_later);
-        let items: Result<Vec<_>, _> = rows.into_iter().map(decode).collect();
+        let mut items = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (repository, generation) = (row.repository.clone(), row.generation);
+            match decode(row) {
+                Ok(item) => items.push(item),
+                Err(error) => self.put_off(&mut connection, &repository, generation, &error).await?,
+            }
+        }
         Ok((
-            items?,
+            items,
             next.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
         ))
+    }
+
+    /// Lets a row fail that cannot be read back: it stops no other, and ends in quarantine.
+    async fn put_off(
+        &self,
+        connection: &mut AsyncPgConnection,
+        repository: &str,
+        generation: i64,
+        error: &UnreadableWork,
+    ) -> Result<(), WriteError> {
+        tracing::warn!(repository.name = repository, error = %error, "the queue holds what cannot be read");
+        connection
+            .transaction(async |connection| {
+                revision::check(connection, &self.lease).await?;
+                Ok(fail(connection, repository, generation, &error.to_string()).await?)
+            })
+            .await
     }
 
     /// Settles a row in a transaction of its own, for work that changed nothing.
@@ -268,8 +306,10 @@ impl WriteStore {
         let mut connection = self.pool.connection().await?;
         connection
             .transaction(async |connection| {
-                settle(connection, item, settlement).await?;
-                revision::check(connection, &self.lease).await
+                // The state before the queue's row, as `apply` takes them: two orders could end in a deadlock with
+                // an arrival of several repositories in between.
+                revision::check(connection, &self.lease).await?;
+                settle(connection, item, settlement).await
             })
             .await
     }
@@ -308,7 +348,7 @@ pub(super) async fn settle(
             sql("WITH rest AS (
                      SELECT q.whole AND NOT ($4 AND generation = $2) AS whole, coalesce(
                          (SELECT jsonb_object_agg(key, value) FROM jsonb_each(q.hints)
-                          WHERE $3 -> key IS DISTINCT FROM value), '{}') AS hints
+                          WHERE $3 -> key -> 'arrived_at' IS DISTINCT FROM value -> 'arrived_at'), '{}') AS hints
                      FROM scan_queue AS q WHERE repository = $1 FOR UPDATE
                  ), gone AS (
                      DELETE FROM scan_queue USING rest WHERE repository = $1 AND NOT rest.whole AND rest.hints = '{}'
@@ -327,19 +367,33 @@ pub(super) async fn settle(
             .await?;
         }
         Settlement::Failed { error } => {
-            sql("UPDATE scan_queue
-                 SET attempts = attempts + 1, last_error = $2,
-                     not_before = clock_timestamp() + make_interval(
-                         secs => least($4, $3 * power(2, least(attempts, 20))) * (0.5 + random() / 2))
-                 WHERE repository = $1")
-            .bind::<Text, _>(item.repository.as_str())
-            .bind::<Text, _>(error)
-            .bind::<Double, _>(FIRST_BACKOFF_SECONDS)
-            .bind::<Double, _>(MAX_BACKOFF_SECONDS)
-            .execute(connection)
-            .await?;
+            fail(connection, item.repository.as_str(), item.generation, error).await?;
         }
     }
+    Ok(())
+}
+
+/// Puts a row off after a failure. What arrived meanwhile need not wait as long as what failed again and again.
+async fn fail(
+    connection: &mut AsyncPgConnection,
+    repository: &str,
+    generation: i64,
+    error: &str,
+) -> Result<(), diesel::result::Error> {
+    sql("UPDATE scan_queue
+         SET attempts = attempts + 1, last_error = $2,
+             not_before = clock_timestamp() + make_interval(
+                 secs => least(CASE WHEN generation = $6 THEN $4 ELSE $5 END,
+                               $3 * power(2, least(attempts, 20))) * (0.5 + random() / 2))
+         WHERE repository = $1")
+    .bind::<Text, _>(repository)
+    .bind::<Text, _>(error)
+    .bind::<Double, _>(FIRST_BACKOFF_SECONDS)
+    .bind::<Double, _>(MAX_BACKOFF_SECONDS)
+    .bind::<Double, _>(IMPATIENT_BACKOFF_SECONDS)
+    .bind::<BigInt, _>(generation)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -365,18 +419,14 @@ fn encode(hint: &Hint) -> (String, Value) {
     (key, Value::Object(value))
 }
 
-fn decode(row: WorkRow) -> Result<WorkItem, WriteError> {
-    let unreadable = |detail: String| WriteError::UnreadableWork {
-        repository: row.repository.clone(),
-        detail,
-    };
-    let repository: RepositoryName = row.repository.parse().map_err(|error| unreadable(format!("{error}")))?;
+fn decode(row: WorkRow) -> Result<WorkItem, UnreadableWork> {
+    let repository: RepositoryName = row
+        .repository
+        .parse()
+        .map_err(|error: ParseRepositoryNameError| UnreadableWork(error.to_string()))?;
     let hints: HashMap<String, HintRow> =
-        serde_json::from_value(row.hints.clone()).map_err(|error| unreadable(error.to_string()))?;
-    let hints: Result<Vec<Hint>, WriteError> = hints
-        .into_values()
-        .map(|hint| decode_hint(hint).map_err(&unreadable))
-        .collect();
+        serde_json::from_value(row.hints).map_err(|error| UnreadableWork(error.to_string()))?;
+    let hints: Result<Vec<Hint>, UnreadableWork> = hints.into_values().map(decode_hint).collect();
     let mut hints = hints?;
     hints.sort_by_key(|hint| hint.arrived_at);
     Ok(WorkItem {
@@ -390,22 +440,22 @@ fn decode(row: WorkRow) -> Result<WorkItem, WriteError> {
     })
 }
 
-fn decode_hint(row: HintRow) -> Result<Hint, String> {
+fn decode_hint(row: HintRow) -> Result<Hint, UnreadableWork> {
     let action = match row.action.as_str() {
         "push" => Action::Push,
         "delete" => Action::Delete,
-        other => return Err(format!("unknown action {other:?}")),
+        other => return Err(UnreadableWork(format!("unknown action {other:?}"))),
     };
     let tag = row
         .tag
         .map(|tag| tag.parse::<Tag>())
         .transpose()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| UnreadableWork(error.to_string()))?;
     let digest = row
         .digest
         .map(|digest| digest.parse::<Digest>())
         .transpose()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| UnreadableWork(error.to_string()))?;
     let target = match (tag, digest) {
         (Some(tag), digest) => Target::Tag(tag, digest),
         (None, Some(digest)) => Target::Digest(digest),

@@ -73,6 +73,20 @@ pub enum Which<'a> {
     Named(&'a [Tag], &'a [Digest]),
 }
 
+/// Whether manifest `m` leads repository `r` to an image that it is not recorded as holding, and that some repository
+/// that is shown holds: one that could be read only after `r` was looked at.
+macro_rules! lacks_leaf {
+    () => {
+        "EXISTS (SELECT FROM index_leaf l WHERE l.image_index_id = m.id
+             AND NOT EXISTS (SELECT FROM repository_manifest h
+                             WHERE h.repository_id = r.id AND h.manifest_id = l.manifest_id)
+             AND EXISTS (SELECT FROM repository_manifest h JOIN repository s ON s.id = h.repository_id
+                         WHERE h.manifest_id = l.manifest_id AND NOT s.hidden)
+             AND cardinality(l.via) = (SELECT count(*) FROM repository_manifest h
+                                       WHERE h.repository_id = r.id AND h.manifest_id = ANY(l.via)))"
+    };
+}
+
 impl WriteStore {
     /// The repository as the index has it.
     ///
@@ -88,11 +102,14 @@ impl WriteStore {
             .bind::<Text, _>(name.as_str())
             .get_result(&mut connection)
             .await?;
-        let rows: Vec<TagRow> = sql(
-            "SELECT t.name, m.digest, m.healable, t.pushed_at IS NOT NULL AS has_push_time
+        let rows: Vec<TagRow> = sql(concat!(
+            "SELECT t.name, m.digest, m.healable OR ",
+            lacks_leaf!(),
+            " AS healable,
+                    t.pushed_at IS NOT NULL AS has_push_time
              FROM repository r JOIN tag t ON t.repository_id = r.id JOIN manifest m ON m.id = t.manifest_id
-             WHERE r.name = $1 AND t.to_n IS NULL AND ($2 IS NULL OR t.name = ANY($2) OR m.digest = ANY($3))",
-        )
+             WHERE r.name = $1 AND t.to_n IS NULL AND ($2 IS NULL OR t.name = ANY($2) OR m.digest = ANY($3))"
+        ))
         .bind::<Text, _>(name.as_str())
         .bind::<Nullable<Array<Text>>, _>(tags.map(|tags| tags.iter().map(Tag::as_str).collect::<Vec<_>>()))
         .bind::<Nullable<Array<Bytea>>, _>(digests.map(to_bytes))
@@ -132,12 +149,16 @@ impl WriteStore {
             return Ok(HashMap::new());
         }
         let mut connection = self.pool.connection().await?;
-        let rows: Vec<ManifestRow> = sql("SELECT m.digest, m.verified, m.healable, m.problems,
+        let rows: Vec<ManifestRow> = sql(concat!(
+            "SELECT m.digest, m.verified, m.healable, m.problems,
                     EXISTS (SELECT FROM repository_manifest h JOIN repository r ON r.id = h.repository_id
-                            WHERE h.manifest_id = m.id AND r.name = $1) AS held_here,
+                            WHERE h.manifest_id = m.id AND r.name = $1 AND NOT ",
+            lacks_leaf!(),
+            ") AS held_here,
                     EXISTS (SELECT FROM repository_manifest h JOIN repository r ON r.id = h.repository_id
                             WHERE h.manifest_id = m.id AND NOT r.hidden) AS held_somewhere
-             FROM manifest m WHERE m.digest = ANY($2)")
+             FROM manifest m WHERE m.digest = ANY($2)"
+        ))
         .bind::<Text, _>(repository.as_str())
         .bind::<Array<Bytea>, _>(to_bytes(digests))
         .load(&mut connection)

@@ -48,8 +48,13 @@ fn url_of(listener: &TcpListener) -> Url {
 
 /// What the test says about the configuration, beside registry, token and database.
 pub(crate) fn config(registry: &Url, database: &TestDatabase, yaml: &str) -> Config {
+    config_with(&format!("url: '{registry}'"), database, yaml)
+}
+
+/// The same, with more than the URL in the section `registry`.
+pub(crate) fn config_with(registry: &str, database: &TestDatabase, yaml: &str) -> Config {
     let base = format!(
-        "registry: {{url: '{registry}'}}\nevents: {{token: '{TOKEN}'}}\ndatabase: {{postgres: {{url: '{}'}}}}\nlog: {{level: warn, format: text}}\n{yaml}",
+        "registry: {{{registry}}}\nevents: {{token: '{TOKEN}'}}\ndatabase: {{postgres: {{url: '{}'}}}}\nlog: {{level: warn, format: text}}\n{yaml}",
         database.url()
     );
     Config::from_sources(&base, [], Service::Indexer).unwrap()

@@ -20,8 +20,8 @@ use tokio_postgres::Client;
 
 use super::harness::{Pipeline, config, deleted, pool, post, pushed, until};
 
-const STEPS: usize = 80;
-const QUESTIONS_A_STEP: u64 = 25;
+const STEPS: usize = 64;
+const QUESTIONS_A_STEP: u64 = 24;
 const QUESTIONS_AT_THE_END: u64 = 600;
 const REPOSITORIES: [&str; 6] = ["app", "app/a", "app-a", "app_a", "lib/x__1", "z0"];
 /// Never touched after the first step, so that the catalog never shows nothing.
@@ -56,14 +56,14 @@ impl World {
         for seed in SEEDS {
             manifests.extend(generate(seed).manifests);
         }
-        let unreadable = manifests.iter().filter(|(_, manifest)| !manifest.verified);
-        let unreadable: Vec<Digest> = unreadable.map(|(digest, _)| digest.clone()).collect();
+        let mut random = StdRng::seed_from_u64(seed);
+        let unreadable: Vec<Digest> = manifests.keys().filter(|_| random.random_bool(0.15)).cloned().collect();
         manifests.values_mut().for_each(|manifest| manifest.verified = false);
         let (damaged, missing) = unreadable.split_at(unreadable.len() / 2);
         let names = REPOSITORIES.iter().chain([&KEEPER]);
         let repositories = names.map(|name| (name.parse().unwrap(), Repository::default()));
         let world = Self {
-            random: StdRng::seed_from_u64(seed),
+            random,
             fake: FakeRegistry::builder().page_size(3).start().await.unwrap(),
             there: State::new(),
             damaged: damaged.iter().cloned().collect(),
@@ -139,7 +139,7 @@ impl World {
     /// Changes one repository; the result is what a registry would tell.
     fn change(&mut self, repository: &str, way: Way) -> Vec<Value> {
         let name: RepositoryName = repository.parse().unwrap();
-        let mut events = Vec::new();
+        let mut gone: BTreeSet<Digest> = BTreeSet::new();
         if self.random.random_bool(0.06) && self.there.get(&name).is_some_and(|tags| !tags.is_empty()) {
             self.fake.delete_repository(repository);
             self.there.remove(&name);
@@ -162,7 +162,7 @@ impl World {
                     }
                     self.fake.delete_manifest(repository, digest);
                     self.there.get_mut(&name).unwrap().retain(|_, at| at != digest);
-                    events.push(deleted(repository, None, Some(digest)));
+                    gone.insert(digest.clone());
                     // Some registries tell only the digest.
                     let tells_tags = self.random.random_bool(0.5);
                     touched.extend(
@@ -180,10 +180,15 @@ impl World {
                     let candidates: Vec<Digest> = self.model.manifests.keys().filter(may_be_tagged).cloned().collect();
                     let digest = candidates.choose(&mut self.random).unwrap().clone();
                     self.tag(repository, tag, &digest);
+                    gone.retain(|gone| *gone != digest && !self.below(&digest).contains(gone));
                     touched.insert(tag.parse().unwrap());
                 }
             }
         }
+        let mut events: Vec<Value> = gone
+            .iter()
+            .map(|digest| deleted(repository, None, Some(digest)))
+            .collect();
         for tag in touched {
             match self.there.get(&name).and_then(|tags| tags.get(&tag)) {
                 Some(digest) => {

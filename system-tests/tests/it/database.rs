@@ -1,8 +1,12 @@
 //! What the index holds, and whether it fits together, by SQL that shares nothing with the services.
 
+use flagstate_test_support::images::{ImageBuilder, IndexBuilder};
 use flagstate_test_support::postgres::TestDatabase;
 use flagstate_test_support::registry_contents::RegistryContents;
 use flagstate_test_support::{system::System, wait};
+use tokio_postgres::Client;
+
+use crate::system_without_scans;
 
 /// What each tag points at now.
 pub(crate) async fn contents(database: &TestDatabase) -> RegistryContents {
@@ -48,8 +52,12 @@ pub(crate) async fn queue_is_empty(database: &TestDatabase) {
 
 /// The texts that a query finds.
 pub(crate) async fn rows(database: &TestDatabase, query: &str) -> Vec<String> {
-    let found = database.client().await.unwrap().query(query, &[]).await;
-    found.unwrap().iter().map(|row| row.get(0)).collect()
+    texts(&database.client().await.unwrap(), query).await
+}
+
+async fn texts(client: &Client, query: &str) -> Vec<String> {
+    let found = client.query(query, &[]).await.unwrap();
+    found.iter().map(|row| row.get(0)).collect()
 }
 
 /// Each finds rows that do not fit to others, as text. Foreign keys are PostgreSQL's to keep; these are relations that
@@ -135,7 +143,42 @@ const CONTRADICTIONS: [(&str, &str); 9] = [
 
 /// Panics when rows do not fit together.
 pub(crate) async fn fits_together(database: &TestDatabase) {
+    let client = database.client().await.unwrap();
     for (what, query) in CONTRADICTIONS {
-        assert_eq!(rows(database, query).await, [""; 0], "{what}");
+        assert_eq!(texts(&client, query).await, [""; 0], "{what}");
+    }
+}
+
+#[tokio::test]
+async fn each_contradiction_is_found() {
+    let system = system_without_scans().await;
+    let pusher = system.pusher().unwrap();
+    let (old, image) = (ImageBuilder::new("old").build(), ImageBuilder::new("new").build());
+    let new = IndexBuilder::new().member(image).attested().build();
+    for manifest in [old, new] {
+        pusher.push("apps/a", &manifest, &["latest"]).await.unwrap();
+        equals_registry(&system).await;
+    }
+    fits_together(&system.database).await;
+    let client = system.database.client().await.unwrap();
+    client
+        .batch_execute("SET session_replication_role = replica")
+        .await
+        .unwrap();
+    let damages = [
+        "DELETE FROM revision",
+        "DELETE FROM revision_change",
+        "UPDATE tag SET to_n = to_n + 1 WHERE to_n IS NOT NULL",
+        "UPDATE state SET n = n + 1",
+        "UPDATE revision_change SET new_manifest_id = 0",
+        "DELETE FROM repository_manifest",
+        "DELETE FROM document",
+        "DELETE FROM manifest WHERE kind = 0",
+        "UPDATE index_leaf SET os = 'other'",
+    ];
+    for (damage, (what, query)) in damages.into_iter().zip(CONTRADICTIONS) {
+        client.batch_execute(&format!("BEGIN; {damage}")).await.unwrap();
+        assert!(!texts(&client, query).await.is_empty(), "{damage}: {what}");
+        client.batch_execute("ROLLBACK").await.unwrap();
     }
 }

@@ -72,7 +72,7 @@ impl Registry {
                 Content::ImageIndex { .. } => found.image_indexes.push(TaggedImageIndex {
                     digest: tagged.digest,
                     media_type: manifest.media_type.clone(),
-                    annotations: manifest.annotations.clone(),
+                    annotations: manifest.annotations.clone().into(),
                     images,
                     tags: tagged.tags,
                 }),
@@ -143,8 +143,8 @@ impl Registry {
                     media_type: manifest.media_type.clone(),
                     os: os.to_owned(),
                     architecture: architecture.to_owned(),
-                    annotations: manifest.annotations.clone(),
-                    labels,
+                    annotations: manifest.annotations.clone().into(),
+                    labels: labels.into(),
                 },
             }
         };

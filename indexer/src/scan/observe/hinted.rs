@@ -1,20 +1,22 @@
 //! Looking at what notifications named, and at nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 use chrono::{DateTime, Utc};
 use flagstate_common::digest::Digest;
 use flagstate_common::reference::Reference;
 use flagstate_common::repository_name::RepositoryName;
 use flagstate_common::tag::Tag;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{Stream, StreamExt as _, stream};
 
 use super::super::hint::{Action, Hint, Look, Target};
 use super::super::observation::{Listing, SeenTag, StoredRepository};
 use super::{ObserveError, Observed, Observer, REQUESTS_PER_REPOSITORY};
+use crate::registry::RegistryError;
 use crate::store::WriteStore;
 
-/// What the registry said about the things that hints named.
+/// What the registry said about the things that hints named; what it did not answer about is in neither map.
 struct Answers {
     /// What each tag points at; `None` when it is not there.
     tags: BTreeMap<Tag, Option<Digest>>,
@@ -23,10 +25,12 @@ struct Answers {
 }
 
 impl Observer {
-    /// Looks at what `hints` name, and says what becomes of each.
+    /// Looks at what `hints` name, and says what becomes of each. What one of them names may fail without the others:
+    /// it is looked at again.
     ///
     /// # Errors
-    /// When a request fails: the hints are then tried again later, all of them.
+    /// When the registry answers nothing, or too much of what it answers leads to cannot be read: the hints are then
+    /// tried again later, all of them.
     pub async fn hinted(
         &self,
         store: &WriteStore,
@@ -35,54 +39,74 @@ impl Observer {
         stored: &StoredRepository,
     ) -> Result<(Observed, Vec<Look>), ObserveError> {
         let mut observed = Observed::new(Listing::NotAsked);
-        let deleted = self.ask_for_deleted(repository, hints).await?;
-        let mut tags: BTreeSet<Tag> = hints.iter().filter_map(Hint::tag).cloned().collect();
-        let is_gone = |digest: &Digest| deleted.get(digest) == Some(&false);
-        tags.extend(
-            stored
-                .tags
-                .iter()
-                .filter(|(_, tag)| is_gone(&tag.digest))
-                .map(|(tag, _)| tag.clone()),
-        );
-        // Manifests first: meanwhile the registry may get to writing the tag.
-        let pushed = hints
-            .iter()
-            .filter(|hint| hint.action == Action::Push)
-            .filter_map(Hint::digest)
-            .cloned();
-        let mut digests: BTreeMap<Digest, bool> = BTreeMap::new();
-        let pushed: BTreeMap<_, _> = pushed.map(|digest| (digest, None)).collect();
-        let named: Vec<Digest> = pushed.keys().cloned().collect();
-        self.gather(store, repository, pushed, &mut observed).await?;
-        for digest in named {
-            let is_missing = |manifest: &std::sync::Arc<super::super::manifest::ObservedManifest>| {
-                manifest.digest == digest && manifest.content.is_none() && manifest.healable
-            };
-            let there = !observed.seen.manifests.iter().any(is_missing);
-            if !there {
-                // Nothing is recorded of what was announced and is not there: it may come, or never be.
-                observed.seen.manifests.retain(|manifest| manifest.digest != digest);
-                observed.seen.held.remove(&digest);
-            }
-            digests.insert(digest, there);
-        }
-        digests.extend(deleted);
-        let answers = Answers {
-            tags: self.ask_for_tags(repository, tags).await?,
-            digests,
+        let mut failures = Vec::new();
+        let mut answers = Answers {
+            tags: BTreeMap::new(),
+            digests: self.ask_for_deleted(repository, hints, &mut failures).await,
         };
-        let found = answers
+        let mut tags: BTreeSet<Tag> = hints.iter().filter_map(Hint::tag).cloned().collect();
+        let points_at_deleted = stored
             .tags
-            .values()
-            .flatten()
-            .filter(|digest| !answers.digests.contains_key(*digest));
-        let found: BTreeMap<_, _> = found.map(|digest| (digest.clone(), None)).collect();
-        self.gather(store, repository, found, &mut observed).await?;
+            .iter()
+            .filter(|(_, tag)| answers.digests.get(&tag.digest) == Some(&false));
+        tags.extend(points_at_deleted.map(|(tag, _)| tag.clone()));
+        let has_answer = !answers.digests.is_empty();
+        // Manifests first: meanwhile the registry may get to writing the tag.
+        let pushed = hints.iter().filter(|hint| hint.action == Action::Push);
+        let pushed: BTreeSet<Digest> = pushed.filter_map(Hint::digest).cloned().collect();
+        let announced = self.gather_named(store, repository, pushed, &mut observed).await?;
+        for (digest, _) in announced.iter().filter(|(_, is_there)| !**is_there) {
+            // Nothing is recorded of what was announced and is not there: it may come, or never be.
+            observed.seen.manifests.retain(|manifest| manifest.digest != *digest);
+            observed.seen.held.remove(digest);
+        }
+        answers.tags = self.ask_for_tags(repository, tags, &mut failures).await;
+        let found = answers.tags.values().flatten();
+        let found = found
+            .filter(|digest| announced.get(*digest) != Some(&true))
+            .cloned()
+            .collect();
+        let found = self.gather_named(store, repository, found, &mut observed).await?;
+        for (digest, is_there) in announced.into_iter().chain(found) {
+            let known = answers.digests.entry(digest).or_insert(is_there);
+            *known |= is_there;
+        }
+        match failures.pop() {
+            Some((_, error)) if answers.tags.is_empty() && !has_answer => return Err(error.into()),
+            last => failures.extend(last),
+        }
+        for (what, error) in failures {
+            tracing::warn!(
+                repository.name = %repository, scan.trigger = "notification", error = %error,
+                "{what} could not be asked for; it is looked at again"
+            );
+        }
         let now = Utc::now();
         let looks: Vec<Look> = hints.iter().map(|hint| answers.judge(hint, hints, now)).collect();
         record(hints, &answers, stored, &mut observed);
         Ok((observed, looks))
+    }
+
+    /// Reads what `digests` lead to, and says of each whether it is there, in whatever form.
+    async fn gather_named(
+        &self,
+        store: &WriteStore,
+        repository: &RepositoryName,
+        digests: BTreeSet<Digest>,
+        observed: &mut Observed,
+    ) -> Result<BTreeMap<Digest, bool>, ObserveError> {
+        let bodies = digests.iter().map(|digest| (digest.clone(), None)).collect();
+        self.gather(store, repository, bodies, observed).await?;
+        let unread = observed.seen.manifests.iter();
+        let unread = unread.filter(|manifest| manifest.content.is_none() && manifest.healable);
+        let unread: BTreeSet<&Digest> = unread.map(|manifest| &manifest.digest).collect();
+        Ok(digests
+            .into_iter()
+            .map(|digest| {
+                let is_there = !unread.contains(&digest);
+                (digest, is_there)
+            })
+            .collect())
     }
 
     /// Whether the manifests that are said to be deleted are still there.
@@ -90,7 +114,8 @@ impl Observer {
         &self,
         repository: &RepositoryName,
         hints: &[Hint],
-    ) -> Result<BTreeMap<Digest, bool>, ObserveError> {
+        failures: &mut Vec<(String, RegistryError)>,
+    ) -> BTreeMap<Digest, bool> {
         let deleted = hints.iter().filter(|hint| hint.action == Action::Delete);
         let digests: BTreeSet<Digest> = deleted
             .filter_map(|hint| match &hint.target {
@@ -99,48 +124,69 @@ impl Observer {
             })
             .collect();
         let answers = stream::iter(digests).map(|digest| async {
-            let there = self
+            let head = self
                 .client
                 .head_manifest(repository, &Reference::from(digest.clone()))
-                .await?
-                .is_some();
-            Ok((digest, there))
+                .await;
+            (digest, head.map(|head| head.is_some()))
         });
-        answers.buffer_unordered(REQUESTS_PER_REPOSITORY).try_collect().await
+        collect_answers(answers.buffer_unordered(REQUESTS_PER_REPOSITORY), failures).await
     }
 
     async fn ask_for_tags(
         &self,
         repository: &RepositoryName,
         tags: BTreeSet<Tag>,
-    ) -> Result<BTreeMap<Tag, Option<Digest>>, ObserveError> {
+        failures: &mut Vec<(String, RegistryError)>,
+    ) -> BTreeMap<Tag, Option<Digest>> {
         let answers = stream::iter(tags).map(|tag| async {
-            let reference = Reference::from(tag.clone());
-            let digest = match self.client.head_manifest(repository, &reference).await? {
-                None => None,
-                Some(head) => match head.digest {
-                    Some(digest) => Some(digest),
-                    None => self
-                        .client
-                        .get_manifest(repository, &reference)
-                        .await?
-                        .map(|manifest| manifest.digest),
-                },
-            };
-            Ok((tag, digest))
+            let digest = self.ask_for_tag(repository, &tag).await;
+            (tag, digest)
         });
-        answers.buffer_unordered(REQUESTS_PER_REPOSITORY).try_collect().await
+        collect_answers(answers.buffer_unordered(REQUESTS_PER_REPOSITORY), failures).await
     }
+
+    async fn ask_for_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+        let reference = Reference::from(tag.clone());
+        match self.client.head_manifest(repository, &reference).await? {
+            None => Ok(None),
+            Some(head) if head.digest.is_some() => Ok(head.digest),
+            Some(_) => {
+                let manifest = self.client.get_manifest(repository, &reference).await?;
+                Ok(manifest.map(|manifest| manifest.digest))
+            }
+        }
+    }
+}
+
+/// Keeps answers and failures apart.
+async fn collect_answers<K: Ord + Display, V>(
+    mut answers: impl Stream<Item = (K, Result<V, RegistryError>)> + Unpin,
+    failures: &mut Vec<(String, RegistryError)>,
+) -> BTreeMap<K, V> {
+    let mut collected = BTreeMap::new();
+    while let Some((key, answer)) = answers.next().await {
+        match answer {
+            Ok(value) => drop(collected.insert(key, value)),
+            Err(error) => failures.push((key.to_string(), error)),
+        }
+    }
+    collected
 }
 
 impl Answers {
     fn judge(&self, hint: &Hint, hints: &[Hint], now: DateTime<Utc>) -> Look {
         let (agrees, explained) = match (hint.action, &hint.target) {
-            (Action::Push, Target::Tag(tag, named)) => match (self.tags.get(tag).cloned().flatten(), named) {
-                (Some(seen), Some(named)) => (seen == *named, names_later(hints, hint, &seen)),
+            (Action::Push, Target::Tag(tag, named)) => match (self.tags.get(tag), named) {
+                // A tag may be written before its manifest can be had everywhere.
+                (Some(Some(seen)), Some(named)) => (
+                    seen == named && self.digests.get(named) != Some(&false),
+                    seen != named && names_later(hints, hint, seen),
+                ),
                 // Without a digest there is nothing to agree with: look for a while at what the tag becomes.
-                (Some(_), None) => (false, true),
-                (None, _) => (false, deletes_later(hints, hint)),
+                (Some(Some(_)), None) => (false, true),
+                (Some(None), _) => (false, deletes_later(hints, hint)),
+                (None, _) => (false, false),
             },
             (Action::Push, Target::Digest(digest)) => {
                 (self.digests.get(digest) == Some(&true), deletes_later(hints, hint))
@@ -272,6 +318,20 @@ mod tests {
         );
         assert_eq!(judge(&hints, &[("a", None)], &[], 100), ["again"], "slow storage");
         assert_eq!(judge(&hints, &[("a", Some("0"))], &[], 1000), ["given up"]);
+    }
+
+    #[test]
+    fn a_push_is_not_done_before_its_manifest_can_be_read() {
+        let hints = [push("a", "1", 0)];
+        assert_eq!(judge(&hints, &[("a", Some("1"))], &[("1", false)], 0), ["again"]);
+        assert_eq!(judge(&hints, &[("a", Some("1"))], &[("1", false)], 100), ["again"]);
+        assert_eq!(judge(&hints, &[("a", Some("1"))], &[("1", true)], 0), ["done"]);
+    }
+
+    #[test]
+    fn what_the_registry_did_not_answer_about_is_looked_at_again() {
+        let hints = [push("a", "1", 0), hint(Action::Delete, Target::Tag(tag("b"), None), 0)];
+        assert_eq!(judge(&hints, &[], &[], 0), ["again", "again"]);
     }
 
     #[test]
