@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::Server;
@@ -21,6 +22,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::exchange::exchange;
+use crate::freshness::{FreshReader, Present, poll};
 use crate::metrics::Metrics;
 use crate::routes::{self, Shared};
 
@@ -89,10 +91,12 @@ impl App {
         let options = PoolOptions::reader("flagstate-query-api", config.database.statement_timeout);
         let pool = Pool::open(&config.database.postgres, &options)?;
         let store = ReadStore::new(pool.clone(), config.registry.repositories.clone());
+        let present = Arc::new(Present::default());
         let readiness = Readiness::new(shutdown.clone());
         let watch = Watch {
             pool,
             store: store.clone(),
+            present: present.clone(),
             metrics: metrics.clone(),
             database: readiness.require("database"),
         };
@@ -102,7 +106,8 @@ impl App {
             source,
         })?;
         let stopping = CancellationToken::new();
-        let shared = web::Data::new(Shared::new(config, store, stopping.clone()));
+        let index = FreshReader::new(store, present.clone());
+        let shared = web::Data::new(Shared::new(config, index, present, &metrics, stopping.clone()));
         let (address, public) = serve(config, &shared, &metrics).map_err(|source| AppError::Listen {
             address: config.listen.query_api,
             source,
@@ -149,6 +154,7 @@ impl App {
         );
         let (public_handle, admin_handle) = (public.handle(), admin.handle());
         let pool = watch.pool.clone();
+        let polling = tokio::spawn(poll(watch.store.clone(), watch.present.clone()));
         let watching = tokio::spawn(watch.run());
         let drain = async {
             shutdown.cancelled().await;
@@ -163,6 +169,7 @@ impl App {
             served = &mut served => served,
             () = drain => served.await,
         };
+        polling.abort();
         watching.abort();
         pool.close();
         served?;
@@ -201,6 +208,7 @@ fn serve(
 struct Watch {
     pool: Pool,
     store: ReadStore,
+    present: Arc<Present>,
     metrics: web::Data<Metrics>,
     database: Condition,
 }

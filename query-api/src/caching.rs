@@ -1,7 +1,7 @@
 //! The only place that knows ETag, If-None-Match, Cache-Control, Vary, Accept-Encoding and content coding.
 //!
-//! A [`Representation`] is one encoded body with its entity tag, and depends on nothing but the document's text and the
-//! coding: it may be kept and given to any number of clients. The entity tag is strong and is the SHA-256 of the encoded
+//! A [`Document`] is a text in every coding, each with its entity tag, and depends on nothing but that text: it may be
+//! kept and given to any number of clients, and answering from it neither hashes nor encodes. The entity tag is strong and is the SHA-256 of the encoded
 //! bytes, so the same tag means the same bytes for ever, and a change elsewhere in the index leaves it as it is.
 //! Nothing here depends on the clock, the revision, the host or the order of parameters. (RFC 9110, 8 and 13; RFC 9111)
 
@@ -19,10 +19,14 @@ use flagstate_common::config;
 use futures::Stream;
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use content_coding::{AcceptedCodings, Coding, Encoder};
+use content_coding::AcceptedCodings;
+pub(crate) use content_coding::{Coding, Encoder};
 
 /// Longer documents are streamed: they have no entity tag and are not kept by anybody.
 pub(crate) const MAX_WHOLE_BODY: usize = 8 * 1024 * 1024;
+
+/// The content type of programmatic answers.
+pub(crate) const JSON: &str = "application/json";
 
 /// `Cache-Control: no-store`, of errors and of everything that is not for caches.
 pub(crate) const NO_STORE: (HeaderName, HeaderValue) = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -59,11 +63,20 @@ impl CachePolicy {
 }
 
 /// One encoded body and its entity tag.
-#[derive(Clone, Debug)]
-pub(crate) struct Representation {
+#[derive(Debug)]
+struct Representation {
     body: Bytes,
     coding: Coding,
     entity_tag: String,
+}
+
+/// A text with all its representations.
+#[derive(Debug)]
+pub(crate) struct Document {
+    content_type: &'static str,
+    identity: Representation,
+    gzip: Representation,
+    brotli: Representation,
 }
 
 /// Why a document could not be made.
@@ -77,89 +90,123 @@ pub(crate) enum RepresentError {
     Encode(#[from] io::Error),
 }
 
-/// A document as it is sent.
-pub(crate) enum Represented<I> {
-    /// At most [`MAX_WHOLE_BODY`] bytes, before encoding.
-    Whole(Representation),
-    /// More than that: its beginning, the pieces that follow, and the coding that is asked for.
-    Long { start: Vec<u8>, rest: I, coding: Coding },
-}
-
-/// Puts a document's pieces together and encodes it, unless it is too long for that.
-///
-/// Takes as long as the document is: not for an async thread.
+/// Puts a document's pieces together; `None` when they make more than [`MAX_WHOLE_BODY`] bytes.
 ///
 /// # Errors
-/// The first error of a piece, or of the encoder.
-pub(crate) fn represent<I>(mut pieces: I, accepted: AcceptedCodings) -> Result<Represented<I>, RepresentError>
+/// The first error of a piece.
+pub(crate) fn assemble<I>(pieces: I) -> Result<Option<Vec<u8>>, RepresentError>
 where
     I: Iterator<Item = Result<Vec<u8>, serde_json::Error>>,
 {
     let mut text = Vec::new();
-    while text.len() <= MAX_WHOLE_BODY {
-        match pieces.next() {
-            Some(piece) => text.append(&mut piece?),
-            None => return Ok(Represented::Whole(Representation::encode(text, accepted)?)),
+    for piece in pieces {
+        text.append(&mut piece?);
+        if text.len() > MAX_WHOLE_BODY {
+            return Ok(None);
         }
     }
-    Ok(Represented::Long {
-        coding: accepted.for_length(text.len()),
-        start: text,
-        rest: pieces,
-    })
+    Ok(Some(text))
 }
 
-impl Representation {
-    fn encode(text: Vec<u8>, accepted: AcceptedCodings) -> Result<Self, RepresentError> {
-        let coding = accepted.for_length(text.len());
-        let mut encoder = Encoder::new(coding);
-        let mut body = encoder.push(&text)?;
-        body.append(&mut encoder.finish()?);
+impl Document {
+    /// Encodes and hashes the text: takes as long as it is, so not for an async thread.
+    ///
+    /// # Errors
+    /// The encoders'.
+    pub(crate) fn encode(content_type: &'static str, text: Vec<u8>) -> Result<Self, RepresentError> {
         Ok(Self {
-            entity_tag: format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(&body))),
-            body: body.into(),
-            coding,
+            content_type,
+            gzip: Representation::encode(Coding::Gzip, &text)?,
+            brotli: Representation::encode(Coding::Brotli, &text)?,
+            identity: Representation::new(Coding::Identity, text),
         })
     }
 
-    /// The answer to a request for this representation: 304 if the client says that it holds it, else 200.
+    /// Whether it is of this text.
+    pub(crate) fn is(&self, text: &[u8]) -> bool {
+        self.identity.body == text
+    }
+
+    /// The bytes of all bodies.
+    pub(crate) fn bytes(&self) -> usize {
+        [&self.identity, &self.gzip, &self.brotli]
+            .map(|representation| representation.body.len())
+            .iter()
+            .sum()
+    }
+
+    /// The answer to a request for it: 304 if the client says that it holds it, else 200.
     ///
     /// Both carry what a cache needs to refresh the record it holds.
     pub(crate) fn respond(&self, request: &HeaderMap, policy: &CachePolicy) -> HttpResponse {
-        let held = if_none_match::names(lines(request, &header::IF_NONE_MATCH), &self.entity_tag);
+        let Representation {
+            body,
+            coding,
+            entity_tag,
+        } = match accepted_codings(request).for_length(self.identity.body.len()) {
+            Coding::Identity => &self.identity,
+            Coding::Gzip => &self.gzip,
+            Coding::Brotli => &self.brotli,
+        };
+        let held = if_none_match::names(lines(request, &header::IF_NONE_MATCH), entity_tag);
         let mut response = if held {
             HttpResponse::NotModified()
         } else {
-            ok(self.coding)
+            ok(self.content_type, *coding)
         };
         response
-            .insert_header((header::ETAG, self.entity_tag.as_str()))
+            .insert_header((header::ETAG, entity_tag.as_str()))
             .insert_header(policy.header())
             .insert_header(VARY);
         if held {
             response.finish()
         } else {
-            response.body(self.body.clone())
+            response.body(body.clone())
         }
     }
 }
 
+impl Representation {
+    fn encode(coding: Coding, text: &[u8]) -> Result<Self, RepresentError> {
+        let mut encoder = Encoder::new(coding);
+        let mut body = encoder.push(text)?;
+        body.append(&mut encoder.finish()?);
+        Ok(Self::new(coding, body))
+    }
+
+    fn new(coding: Coding, body: Vec<u8>) -> Self {
+        Self {
+            entity_tag: format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(&body))),
+            // Without what the vector has to spare: bodies are counted by their length.
+            body: body.into_boxed_slice().into(),
+            coding,
+        }
+    }
+}
+
+/// The coding of a body that is longer than [`MAX_WHOLE_BODY`].
+pub(crate) fn coding_for_long(request: &HeaderMap) -> Coding {
+    accepted_codings(request).for_length(MAX_WHOLE_BODY + 1)
+}
+
 /// The answer whose body is streamed: there is nothing to validate it by, so nobody keeps it.
-pub(crate) fn respond_long<S>(coding: Coding, body: S) -> HttpResponse
+pub(crate) fn respond_long<S>(content_type: &'static str, coding: Coding, body: S) -> HttpResponse
 where
     S: Stream<Item = io::Result<Bytes>> + 'static,
 {
-    ok(coding).insert_header(NO_STORE).insert_header(VARY).streaming(body)
+    ok(content_type, coding)
+        .insert_header(NO_STORE)
+        .insert_header(VARY)
+        .streaming(body)
 }
 
-/// The codings that a request accepts.
-pub(crate) fn accepted_codings(request: &HeaderMap) -> AcceptedCodings {
+fn accepted_codings(request: &HeaderMap) -> AcceptedCodings {
     AcceptedCodings::parse(lines(request, &header::ACCEPT_ENCODING))
 }
 
-fn ok(coding: Coding) -> HttpResponseBuilder {
+fn ok(content_type: &'static str, coding: Coding) -> HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
-    response.content_type("application/json");
+    response.content_type(content_type);
     if let Some(name) = coding.name() {
         response.insert_header((header::CONTENT_ENCODING, name));
     }
@@ -183,25 +230,16 @@ mod tests {
             .into_iter()
     }
 
-    fn whole(length: usize, accept: &str) -> Representation {
-        match represent(pieces(length), codings(accept)) {
-            Ok(Represented::Whole(representation)) => representation,
-            Ok(Represented::Long { .. }) => panic!("{length} bytes are not long"),
-            Err(error) => panic!("{error}"),
-        }
+    fn document(length: usize) -> Document {
+        let text = assemble(pieces(length)).expect("a text").expect("a short one");
+        Document::encode(JSON, text).expect("encodable")
     }
 
-    fn codings(accept: &str) -> AcceptedCodings {
-        AcceptedCodings::parse(std::iter::once(accept.as_bytes()))
-    }
-
-    fn request(if_none_match: &str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(
-            header::IF_NONE_MATCH,
-            HeaderValue::try_from(if_none_match).expect("header"),
-        );
+    fn request(headers: &[(HeaderName, &str)]) -> HeaderMap {
         headers
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::try_from(*value).expect("header")))
+            .collect()
     }
 
     fn policy() -> CachePolicy {
@@ -210,23 +248,41 @@ mod tests {
 
     #[test]
     fn the_tag_is_the_hash_of_the_encoded_bytes() {
+        let (one, other) = (document(2048), document(2048));
         let mut tags = std::collections::BTreeSet::new();
-        for accept in ["", "gzip", "br"] {
-            let representation = whole(2048, accept);
+        for (representation, again) in [
+            (&one.identity, &other.identity),
+            (&one.gzip, &other.gzip),
+            (&one.brotli, &other.brotli),
+        ] {
             let hash = URL_SAFE_NO_PAD.encode(Sha256::digest(&representation.body));
-            assert_eq!(representation.entity_tag, format!("\"{hash}\""), "{accept}");
-            assert_eq!(whole(2048, accept).entity_tag, representation.entity_tag, "{accept}");
-            tags.insert(representation.entity_tag);
+            assert_eq!(representation.entity_tag, format!("\"{hash}\""));
+            assert_eq!(representation.entity_tag, again.entity_tag);
+            tags.insert(&representation.entity_tag);
         }
         assert_eq!(tags.len(), 3, "one tag an encoding");
     }
 
     #[test]
+    fn a_document_knows_its_text_and_its_size() {
+        let document = document(2048);
+        assert!(document.is(&[b'x'; 2048]));
+        assert!(!document.is(&[b'x'; 2047]));
+        assert!(!document.is(&[b'y'; 2048]));
+        let encoded = document.gzip.body.len() + document.brotli.body.len();
+        assert!(encoded > 0);
+        assert_eq!(document.bytes(), 2048 + encoded);
+    }
+
+    #[test]
     fn a_304_repeats_what_caches_need_and_has_no_body() {
-        let representation = whole(2048, "gzip");
-        let tag = representation.entity_tag.clone();
-        let fresh = representation.respond(&HeaderMap::new(), &policy());
-        let held = representation.respond(&request(&format!("W/{tag}")), &policy());
+        let document = document(2048);
+        let weak = format!("W/{}", document.gzip.entity_tag);
+        let fresh = document.respond(&request(&[(header::ACCEPT_ENCODING, "gzip")]), &policy());
+        let held = document.respond(
+            &request(&[(header::ACCEPT_ENCODING, "gzip"), (header::IF_NONE_MATCH, &weak)]),
+            &policy(),
+        );
         assert_eq!(fresh.status(), StatusCode::OK);
         assert_eq!(held.status(), StatusCode::NOT_MODIFIED);
         for name in [header::ETAG, header::CACHE_CONTROL, header::VARY] {
@@ -242,22 +298,22 @@ mod tests {
 
     #[test]
     fn a_tag_of_another_encoding_is_not_held() {
-        let identity_tag = whole(2048, "").entity_tag;
-        let answer = whole(2048, "gzip").respond(&request(&identity_tag), &policy());
-        assert_eq!(answer.status(), StatusCode::OK);
+        let document = document(2048);
+        let headers = [
+            (header::ACCEPT_ENCODING, "gzip"),
+            (header::IF_NONE_MATCH, document.identity.entity_tag.as_str()),
+        ];
+        assert_eq!(document.respond(&request(&headers), &policy()).status(), StatusCode::OK);
     }
 
     #[test]
     fn documents_up_to_eight_mebibytes_are_whole() {
-        assert_eq!(whole(MAX_WHOLE_BODY, "").body.len(), MAX_WHOLE_BODY);
-        let Ok(Represented::Long { start, rest, coding }) = represent(pieces(MAX_WHOLE_BODY + 1), codings("gzip"))
-        else {
-            panic!("one byte more is long");
-        };
+        let whole = assemble(pieces(MAX_WHOLE_BODY)).expect("a text");
+        assert_eq!(whole.map(|text| text.len()), Some(MAX_WHOLE_BODY));
+        assert_eq!(assemble(pieces(MAX_WHOLE_BODY + 1)).expect("a text"), None);
+        let coding = coding_for_long(&request(&[(header::ACCEPT_ENCODING, "gzip")]));
         assert_eq!(coding, Coding::Gzip);
-        let rest: usize = rest.map(|piece| piece.expect("piece").len()).sum();
-        assert_eq!(start.len() + rest, MAX_WHOLE_BODY + 1);
-        let answer = respond_long(coding, futures::stream::empty());
+        let answer = respond_long(JSON, coding, futures::stream::empty());
         assert!(!answer.headers().contains_key(header::ETAG));
         assert_eq!(answer.headers().get(header::CACHE_CONTROL), Some(&NO_STORE.1));
     }

@@ -4,6 +4,8 @@
 //! the id of the request; the log has the rest under that id. No SQL, path or secret is in either of the two texts that
 //! a client can see: the fixed ones here, and the `Display` of errors about the client's own request.
 
+use std::sync::Arc;
+
 use actix_web::error::BlockingError;
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, ResponseError};
@@ -13,6 +15,7 @@ use flagstate_common::store::read::ReadError;
 use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::TryAcquireError;
+use tokio::task::JoinError;
 
 use crate::caching::{NO_STORE, RepresentError};
 use crate::exchange::RequestId;
@@ -49,6 +52,12 @@ pub(crate) enum ApiError {
     /// Too many requests of a costly kind are being answered.
     #[error("too many requests of this kind are being answered")]
     Busy,
+    /// The answer takes longer than a request waits.
+    #[error("the answer is not ready in time")]
+    Slow,
+    /// What others who waited for the same answer get too.
+    #[error(transparent)]
+    Shared(Arc<ApiError>),
     /// The process is about to end.
     #[error("the process is stopping")]
     Stopping,
@@ -56,7 +65,7 @@ pub(crate) enum ApiError {
     #[error("the request is malformed")]
     Refused(StatusCode),
     /// Code of ours panicked.
-    #[error("a handler panicked: {0}")]
+    #[error("code panicked: {0}")]
     Panicked(String),
     /// A blocking thread was lost, to a panic or to the end of the process.
     #[error(transparent)]
@@ -66,6 +75,12 @@ pub(crate) enum ApiError {
 impl From<TryAcquireError> for ApiError {
     fn from(_no_permit: TryAcquireError) -> Self {
         Self::Busy
+    }
+}
+
+impl From<JoinError> for ApiError {
+    fn from(error: JoinError) -> Self {
+        Self::Panicked(error.to_string())
     }
 }
 
@@ -92,6 +107,8 @@ impl ApiError {
             Self::NotFound => face(StatusCode::NOT_FOUND, "not-found", "Not found"),
             Self::MethodNotAllowed { .. } => face(StatusCode::METHOD_NOT_ALLOWED, "method", "Method not allowed"),
             Self::Busy => face(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many requests at once"),
+            Self::Slow => SLOW,
+            Self::Shared(error) => error.face(),
             Self::Stopping => face(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The service is stopping"),
             Self::Refused(status) => Face {
                 status: *status,
@@ -111,7 +128,22 @@ impl ApiError {
     pub(crate) fn limit(&self) -> Option<&'static str> {
         match self {
             Self::Query(error) => error.limit(),
+            Self::Shared(error) => error.limit(),
             _ => None,
+        }
+    }
+
+    /// Whether the database is out of reach or out of breath, so that an older answer is better than none.
+    ///
+    /// Not when it shows an older state than we know: that answer would be as old.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Busy | Self::Slow | Self::Freshness(FreshnessError::Silent { .. }) => true,
+            Self::Freshness(FreshnessError::Read(ReadError::Store(error))) => {
+                store_face(error).status == StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Shared(error) => error.is_outage(),
+            _ => false,
         }
     }
 
@@ -161,6 +193,7 @@ fn freshness_face(error: &FreshnessError) -> Face {
             "behind",
             "The index is not that far yet",
         ),
+        FreshnessError::Unreached | FreshnessError::Silent { .. } => UNAVAILABLE,
         FreshnessError::Read(ReadError::AsOfFuture) => {
             face(StatusCode::BAD_REQUEST, "future", "as_of is in the future")
         }
@@ -179,16 +212,12 @@ fn freshness_face(error: &FreshnessError) -> Face {
 fn store_face(error: &StoreError) -> Face {
     match error {
         StoreError::Busy { .. } => face(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many requests at once"),
-        StoreError::Timeout { .. } => face(StatusCode::SERVICE_UNAVAILABLE, "timeout", "The query takes too long"),
+        StoreError::Timeout { .. } => SLOW,
         StoreError::Connection { .. }
         | StoreError::Disconnected { .. }
         | StoreError::LostRace { .. }
         | StoreError::Exhausted { .. }
-        | StoreError::ReadOnly { .. } => face(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "unavailable",
-            "The index cannot be read at the moment",
-        ),
+        | StoreError::ReadOnly { .. } => UNAVAILABLE,
         StoreError::Refused { .. } | StoreError::Corrupt { .. } => INTERNAL,
     }
 }
@@ -197,6 +226,18 @@ const INTERNAL: Face = Face {
     status: StatusCode::INTERNAL_SERVER_ERROR,
     kind: "internal",
     title: "Internal error",
+};
+
+const UNAVAILABLE: Face = Face {
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    kind: "unavailable",
+    title: "The index cannot be read at the moment",
+};
+
+const SLOW: Face = Face {
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    kind: "timeout",
+    title: "The query takes too long",
 };
 
 const SERVER_DETAIL: &str = "This is not about your request. The service's log has more under the request id.";

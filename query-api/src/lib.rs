@@ -9,5 +9,7 @@ mod exchange;
 mod freshness;
 mod long_body;
 pub mod metrics;
+mod response_cache;
 mod routes;
+mod turns;
 mod wire;

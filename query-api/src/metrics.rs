@@ -2,6 +2,8 @@
 //!
 //! No label takes its values from requests: routes and methods that are not ours count as `other`.
 
+mod cache;
+
 use std::time::Duration;
 
 use actix_web::http::{Method, StatusCode};
@@ -11,8 +13,10 @@ use flagstate_common::store::PoolStatus;
 use flagstate_common::store::read::Status;
 use prometheus::{Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
 
+pub(crate) use cache::{Answered, CacheMetrics, Filled};
+
 /// Every metric of this module: name, help.
-pub const METRICS: [(&str, &str); 12] = [
+pub const METRICS: [(&str, &str); 17] = [
     REQUESTS,
     SECONDS,
     BYTES,
@@ -25,6 +29,11 @@ pub const METRICS: [(&str, &str); 12] = [
     POOL_SIZE,
     POOL_AVAILABLE,
     POOL_WAITING,
+    cache::ANSWERS,
+    cache::FILLS,
+    cache::ENTRIES,
+    cache::BYTES,
+    cache::EVICTIONS,
 ];
 
 const REQUESTS: (&str, &str) = (
@@ -96,6 +105,7 @@ pub(crate) struct Metrics {
     pool_size: IntGauge,
     pool_available: IntGauge,
     pool_waiting: IntGauge,
+    cache: CacheMetrics,
     limit_hits: LimitHits,
 }
 
@@ -132,6 +142,7 @@ impl Metrics {
             pool_size: whole_gauge(POOL_SIZE)?,
             pool_available: whole_gauge(POOL_AVAILABLE)?,
             pool_waiting: whole_gauge(POOL_WAITING)?,
+            cache: CacheMetrics::new(registry)?,
             limit_hits: LimitHits::register(registry)?,
         })
     }
@@ -147,6 +158,11 @@ impl Metrics {
         self.requests.with_label_values(&[route, method, status.as_str()]).inc();
         self.seconds.with_label_values(&[route]).observe(elapsed.as_secs_f64());
         self.bytes.with_label_values(&[route]).inc_by(*bytes);
+    }
+
+    /// Those of the cache of answers.
+    pub(crate) fn cache(&self) -> &CacheMetrics {
+        &self.cache
     }
 
     /// Counts that a request ran into a limit, by its name in `limits:`.

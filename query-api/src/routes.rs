@@ -7,18 +7,23 @@ use std::sync::Arc;
 
 use actix_web::web;
 use flagstate_common::config::{Config, Limits};
-use flagstate_common::store::read::ReadStore;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::caching::CachePolicy;
 use crate::error::ApiError;
-use crate::freshness::FreshReader;
+use crate::freshness::{FreshReader, Present};
 use crate::long_body::MAX_LONG_BODIES;
+use crate::metrics::Metrics;
+use crate::response_cache::ResponseCache;
+use crate::turns::Turns;
 
 /// What the handlers of all workers share.
 pub(crate) struct Shared {
+    present: Arc<Present>,
     index: FreshReader,
+    cache: Arc<ResponseCache>,
+    turns: Turns,
     limits: Limits,
     /// What answers return as `Registry`: configured, never taken from a request.
     registry: String,
@@ -29,9 +34,20 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: &Config, store: ReadStore, stopping: CancellationToken) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        index: FreshReader,
+        present: Arc<Present>,
+        metrics: &Metrics,
+        stopping: CancellationToken,
+    ) -> Self {
+        let turns = Turns::for_pool(config.database.postgres.pool_size);
+        let cache = ResponseCache::new(config, present.clone(), turns.clone(), metrics.cache().clone());
         Self {
-            index: FreshReader::new(store),
+            present,
+            index,
+            cache: Arc::new(cache),
+            turns,
             limits: config.limits.clone(),
             registry: config.registry.public_url.clone(),
             public: CachePolicy::public(&config.cache),

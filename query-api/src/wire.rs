@@ -12,13 +12,16 @@ use flagstate_common::tag::Tag;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+/// A part of a document's text.
+pub(crate) type Piece = Result<Vec<u8>, serde_json::Error>;
+
 /// The document in pieces that concatenate to its text: a head, one piece a repository, a tail.
 ///
 /// A piece is the unit of memory while a long document is sent; a repository is freed once its piece is made.
 pub(crate) fn pieces(
     registry: &str,
     repositories: Vec<RepositoryImages>,
-) -> impl Iterator<Item = Result<Vec<u8>, serde_json::Error>> + Send + use<> {
+) -> impl Iterator<Item = Piece> + Send + use<> {
     let head = serde_json::to_vec(registry).map(|mut text| {
         text.splice(0..0, *br#"{"Registry":"#);
         text.extend_from_slice(br#","Results":["#);

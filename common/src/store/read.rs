@@ -1,7 +1,7 @@
 //! The reading store: every answer is one snapshot of the database.
 //!
-//! Each method runs in one `REPEATABLE READ READ ONLY` transaction which also reads the revision, so that an answer
-//! and its revision belong together, on a hot standby too.
+//! Each method that reads more than one row runs in one `REPEATABLE READ READ ONLY` transaction which also reads the
+//! revision, so that an answer and its revision belong together, on a hot standby too.
 
 mod as_of;
 mod conditions;
@@ -91,15 +91,13 @@ impl ReadStore {
         Self { pool, visible }
     }
 
-    /// The present revision.
+    /// The present revision: one statement, which is a snapshot by itself, for it is asked for all the time.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
     pub async fn revision(&self) -> Result<Revision, StoreError> {
         let mut connection = self.pool.connection().await?;
-        snapshot(&mut connection)
-            .run(async |connection| Ok(as_of::state(connection, None).await?.revision()))
-            .await
+        Ok(as_of::state(&mut connection, None).await?.revision())
     }
 
     /// The repositories, images and image indexes that match, in the contract's order: repositories by name, images

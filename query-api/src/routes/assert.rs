@@ -100,7 +100,10 @@ async fn judge(
     deadline: Instant,
 ) -> Result<HttpResponse, ApiError> {
     loop {
-        let snapshot = shared.index.search(query, None).await?;
+        let snapshot = {
+            let _turn = shared.turns.take().await?;
+            shared.index.search(query).await?
+        };
         let repositories = snapshot.value;
         let assertions = assertions.clone();
         let verdict = web::block(move || Verdict::new(&repositories, &assertions))

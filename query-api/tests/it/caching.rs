@@ -142,19 +142,16 @@ async fn defect_02_a_push_changes_the_tags_of_the_answers_that_it_changes_and_no
     let before = tag_of(&service, QUERY, "gzip").await;
 
     let unrelated = index.push("apps/b", "v1", &[("other", "x")]).await;
-    let answer = service
-        .get_with(QUERY, &[("Accept-Encoding", "gzip"), ("If-None-Match", &before)])
-        .await;
+    let headers = [("Accept-Encoding", "gzip"), ("If-None-Match", before.as_str())];
+    let answer = service.get_since(QUERY, unrelated, &headers).await;
     assert_eq!(answer.status, 304);
     assert_eq!(
         answer.header("flagstate-revision"),
         Some(unrelated.to_string().as_str())
     );
 
-    index.push("apps/b", "v2", &[("kind", "app")]).await;
-    let answer = service
-        .get_with(QUERY, &[("Accept-Encoding", "gzip"), ("If-None-Match", &before)])
-        .await;
+    let related = index.push("apps/b", "v2", &[("kind", "app")]).await;
+    let answer = service.get_since(QUERY, related, &headers).await;
     assert_eq!(answer.status, 200);
     assert_ne!(answer.header("etag"), Some(before.as_str()));
     service.stop().await;

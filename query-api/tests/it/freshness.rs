@@ -108,17 +108,24 @@ async fn no_answer_is_older_than_one_that_was_given_before() {
         },
     ] {
         index.set_revision(lagging).await;
-        let answer = service.get("/index/static").await;
+        let answer = service.get("/index/static?tag=v1").await;
         assert_eq!(answer.status, 503, "{lagging}");
         assert_eq!(answer.json()["type"], "urn:flagstate:problem:behind");
         assert!(answer.header("retry-after").is_some());
+        // What is kept is newer than what the database shows.
+        let answer = service.get("/index/static").await;
+        assert_eq!(
+            (answer.status, answer.header("flagstate-revision")),
+            (200, Some(present.to_string().as_str())),
+            "{lagging}"
+        );
     }
 
     let catch_up = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         index.set_revision(present).await;
     };
-    let (answer, ()) = tokio::join!(service.get("/index/static"), catch_up);
+    let (answer, ()) = tokio::join!(service.get("/index/static?tag=v1"), catch_up);
     assert_eq!(answer.status, 200);
 
     let next_era = Revision {
@@ -126,7 +133,7 @@ async fn no_answer_is_older_than_one_that_was_given_before() {
         n: 0,
     };
     index.set_revision(next_era).await;
-    let answer = service.get("/index/static").await;
+    let answer = service.get_since("/index/static", next_era, &[]).await;
     assert_eq!(
         (answer.status, answer.header("flagstate-revision")),
         (200, Some(next_era.to_string().as_str()))

@@ -13,5 +13,6 @@ mod http_surface;
 mod index;
 mod lifecycle;
 mod reader_role;
+mod response_cache;
 mod service;
 mod snapshots;
