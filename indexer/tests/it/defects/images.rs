@@ -377,5 +377,12 @@ async fn defect_32_what_is_known_is_not_fetched_again_for_another_repository() {
     .await;
     assert_eq!(scene.registry.count(Kind::Blob), 0);
     assert_eq!(scene.registry.count(Kind::GetManifest), 0);
+    // Another manifest with a config that is known.
+    let annotated = image("a").annotation("another", "manifest").build();
+    scene.fill("apps/fifth", &annotated, &["latest"]);
+    indexer.scan().await;
+    assert_eq!(scene.told("repository=apps/fifth").await, ["apps/fifth a latest"]);
+    assert_eq!(scene.registry.count(Kind::Blob), 0);
+    assert_eq!(scene.registry.count(Kind::GetManifest), 1);
     indexer.stop().await;
 }
