@@ -28,7 +28,7 @@ const SAMPLE_QUERY: &str = "architecture=amd64&os=linux&tag=latest";
 /// What `up` can be told.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A registry that runs already, such as https://registry.example.com; otherwise one with sample images is started.
+    /// A registry that runs already; without it, one with sample images is started.
     #[arg(long, value_name = "URL")]
     registry: Option<Url>,
     /// Where the proxy listens.

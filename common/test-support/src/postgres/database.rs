@@ -191,6 +191,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn databases_without_a_schema_can_be_made_at_the_same_time() {
+        let made = futures::future::join_all((0..16).map(|_| TestDatabase::create_empty(None))).await;
+        for database in made {
+            database.unwrap().reader_client().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
     async fn the_reader_reads_and_cannot_write_even_when_it_asks_to() {
         let database = TestDatabase::create().await.unwrap();
         let reader = database.reader_client().await.unwrap();

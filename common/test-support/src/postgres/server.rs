@@ -19,6 +19,9 @@ pub const READER_ROLE: &str = "flagstate_reader";
 
 const ATTEMPTS: usize = 5;
 
+/// Of the lock that one of many test processes takes while it makes the role, which all databases share.
+const ROLE_LOCK: i64 = 0x726f_6c65;
+
 /// How to reach a server as its superuser: `postgres://user:password@host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {
@@ -63,10 +66,15 @@ impl ServerUrl {
         let password = &self.password;
         client
             .batch_execute(&format!(
-                "DO $$ BEGIN
-                     CREATE ROLE {READER_ROLE} LOGIN PASSWORD '{password}';
-                 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
-                 ALTER ROLE {READER_ROLE} SET default_transaction_read_only = on"
+                "BEGIN;
+                 SELECT pg_advisory_xact_lock({ROLE_LOCK});
+                 DO $$ BEGIN
+                     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{READER_ROLE}') THEN
+                         CREATE ROLE {READER_ROLE} LOGIN PASSWORD '{password}';
+                         ALTER ROLE {READER_ROLE} SET default_transaction_read_only = on;
+                     END IF;
+                 END $$;
+                 COMMIT"
             ))
             .await?;
         Ok(())
