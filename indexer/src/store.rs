@@ -29,6 +29,9 @@ pub use request::{RequestKind, RequestState, RequestStore};
 pub use stored::Which;
 pub use sweep::{Swept, Window};
 
+/// How often a transaction that loses races inside PostgreSQL is tried.
+const TRIES: u32 = 5;
+
 /// Why something could not be written.
 #[derive(Debug, Error)]
 pub enum WriteError {
@@ -55,6 +58,14 @@ impl WriteError {
             Self::Vanished => true,
             Self::Fenced { .. } => false,
         }
+    }
+}
+
+impl WriteError {
+    /// Whether a transaction that was tried `tries` times lost to another one (deadlock, serialisation), and is worth
+    /// one more try at once.
+    fn lost_race(&self, tries: u32) -> bool {
+        matches!(self, Self::Store(error) if error.is_lost_race() && tries < TRIES)
     }
 }
 

@@ -13,9 +13,6 @@ use super::stored::to_bytes;
 use super::{WriteError, WriteStore, revision};
 use crate::scan::observation::ChangeSet;
 
-/// How often a transaction that lost a race inside PostgreSQL (deadlock, serialisation) is tried.
-const TRIES: u32 = 5;
-
 #[derive(QueryableByName)]
 struct IdRow {
     #[diesel(sql_type = BigInt)]
@@ -37,7 +34,7 @@ impl WriteStore {
         let mut tries = 1;
         loop {
             match self.try_apply(changes, settlement).await {
-                Err(WriteError::Store(error)) if error.is_lost_race() && tries < TRIES => tries += 1,
+                Err(error) if error.lost_race(tries) => tries += 1,
                 result => return result,
             }
         }

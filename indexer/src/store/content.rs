@@ -28,6 +28,16 @@ impl WriteStore {
     /// # Errors
     /// [`WriteError::Fenced`], database errors.
     pub async fn stage(&self, manifests: &[Arc<ObservedManifest>]) -> Result<(), WriteError> {
+        let mut tries = 1;
+        loop {
+            match self.try_stage(manifests).await {
+                Err(error) if error.lost_race(tries) => tries += 1,
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_stage(&self, manifests: &[Arc<ObservedManifest>]) -> Result<(), WriteError> {
         let _nothing_is_swept = self.content.read().await;
         let mut connection = self.pool.connection().await?;
         connection
