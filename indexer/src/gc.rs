@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -83,12 +82,7 @@ impl Collector {
     pub async fn collect(&self) -> Result<Swept, WriteError> {
         let began = Instant::now();
         let mut swept = Swept::default();
-        if let Some(since) = chrono::TimeDelta::from_std(self.keep)
-            .ok()
-            .and_then(|keep| Utc::now().checked_sub_signed(keep))
-        {
-            self.store.forget_before(since).await?;
-        }
+        self.store.forget_before(self.keep).await?;
         loop {
             match self.store.sweep_history().await? {
                 0 => break,

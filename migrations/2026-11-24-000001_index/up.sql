@@ -325,7 +325,7 @@ CREATE TABLE scan_queue (
     hints       jsonb       NOT NULL DEFAULT '{}',
     not_before  timestamptz NOT NULL DEFAULT clock_timestamp(),
     enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    arrived_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    whole_at    timestamptz,
     attempts    integer     NOT NULL DEFAULT 0,
     last_error  text,
     CONSTRAINT scan_queue_pkey PRIMARY KEY (repository),
@@ -339,6 +339,6 @@ COMMENT ON COLUMN scan_queue.whole IS 'Whether the whole repository is to be sca
 COMMENT ON COLUMN scan_queue.hints IS 'What notifications named, one entry for each tag and digest, bounded in number.';
 COMMENT ON COLUMN scan_queue.not_before IS 'When to look next: now for new work, later for a second look or after a failure.';
 COMMENT ON COLUMN scan_queue.enqueued_at IS 'When the oldest work in the row arrived.';
-COMMENT ON COLUMN scan_queue.arrived_at IS 'When the newest work in the row arrived: a scan of the whole counts only well after that.';
+COMMENT ON COLUMN scan_queue.whole_at IS 'When a notification last asked for the whole: a scan of it counts only well after that; null when none asked.';
 COMMENT ON COLUMN scan_queue.attempts IS 'Failures in a row; 8 and more are quarantine.';
 COMMENT ON COLUMN scan_queue.last_error IS 'What the last failure was.';

@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 /// Where every client begins.
-const FIRST_LEVEL: usize = 4;
+const FIRST_LEVEL: usize = 8;
 
 /// A round is at least this long and has at least [`ROUND_PER_LEVEL`] answers for each request of its level.
 const ROUND: Duration = Duration::from_millis(100);
@@ -51,7 +51,7 @@ impl Level {
         let ceiling = ceiling.max(1);
         Self {
             current: FIRST_LEVEL.min(ceiling),
-            floor: FIRST_LEVEL.min(ceiling),
+            floor: FIRST_LEVEL.min(ceiling / 2).max(1),
             ceiling,
             phase: Phase::Holding {
                 rounds: 0,
@@ -187,8 +187,8 @@ mod tests {
     #[test]
     fn finds_a_registry_that_became_faster() {
         let (mut level, mut now) = (Level::new(64), Instant::now());
-        run(&mut level, 10, &mut now, |level| 100.0 * level.min(4) as f64);
-        assert_eq!(level.current(), 4);
+        run(&mut level, 10, &mut now, |level| 100.0 * level.min(8) as f64);
+        assert_eq!(level.current(), 8);
         run(&mut level, 200, &mut now, |level| 100.0 * level as f64);
         assert_eq!(level.current(), 64);
     }

@@ -51,6 +51,8 @@ pub struct Hint {
     pub arrived_at: DateTime<Utc>,
     /// When the registry says that it happened.
     pub happened_at: DateTime<Utc>,
+    /// Whether an earlier look found something newer that explains why the registry does not agree.
+    pub explained: bool,
 }
 
 /// What came of looking at a hint.
@@ -60,8 +62,13 @@ pub enum Look {
     Done,
     /// Something newer explains why the registry does not agree: the hint is done, and was never visible.
     Explained,
-    /// Look again at that time.
-    Again(DateTime<Utc>),
+    /// Look again.
+    Again {
+        /// When.
+        at: DateTime<Utc>,
+        /// Whether something newer explains the hint already.
+        explained: bool,
+    },
     /// The registry never agreed; what it says is the truth.
     GivenUp,
 }
@@ -96,6 +103,7 @@ impl Hint {
     /// was seen.
     #[must_use]
     pub fn after_disagreement(&self, explained: bool, now: DateTime<Utc>) -> Look {
+        let explained = explained || self.explained;
         let age = (now - self.arrived_at).max(TimeDelta::zero());
         let patience = match self.action {
             Action::Push if explained => EXPLAINED_PATIENCE,
@@ -106,7 +114,8 @@ impl Hint {
             return if explained { Look::Explained } else { Look::GivenUp };
         }
         let share = TimeDelta::milliseconds((age.num_milliseconds() as f64 * DELAY_OF_AGE) as i64);
-        Look::Again(now + share.max(FIRST_DELAY))
+        let at = now + share.max(FIRST_DELAY);
+        Look::Again { at, explained }
     }
 }
 
@@ -120,6 +129,7 @@ mod tests {
             target: Target::Tag("latest".parse().expect("tag"), None),
             arrived_at: DateTime::UNIX_EPOCH,
             happened_at: DateTime::UNIX_EPOCH,
+            explained: false,
         }
     }
 
@@ -133,7 +143,7 @@ mod tests {
         loop {
             let now = at(times[times.len() - 1]);
             match hint.after_disagreement(explained, now) {
-                Look::Again(next) => {
+                Look::Again { at: next, .. } => {
                     assert!(next > now);
                     times.push((next - DateTime::UNIX_EPOCH).num_milliseconds() as f64 / 1000.0);
                 }
@@ -169,6 +179,7 @@ mod tests {
     #[test]
     fn a_clock_that_went_back_only_delays() {
         let look = hint(Action::Push).after_disagreement(false, at(-5.0));
-        assert_eq!(look, Look::Again(at(-4.98)));
+        let (at, explained) = (at(-4.98), false);
+        assert_eq!(look, Look::Again { at, explained });
     }
 }

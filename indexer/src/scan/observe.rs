@@ -26,8 +26,9 @@ use crate::metrics::IndexerMetrics;
 use crate::registry::{FetchedManifest, RegistryClient, RegistryError, TagPage};
 use crate::store::{WriteError, WriteStore};
 
-/// Requests that one repository has in flight at most; the client's own level bounds all of them together.
-const REQUESTS_PER_REPOSITORY: usize = 8;
+/// Requests that one repository has in flight at most: half of the client's lowest level, so that one that hangs leaves
+/// room for others.
+const REQUESTS_PER_REPOSITORY: usize = 4;
 /// Tags that are read before what they lead to is followed: a first look holds the manifests of so many.
 const TAGS_AT_ONCE: usize = 100;
 /// Failures in a row after which a repository is left alone for now.
@@ -126,6 +127,14 @@ impl Observer {
     #[must_use]
     pub fn client(&self) -> &RegistryClient {
         &self.client
+    }
+
+    /// Whether the registry's catalog names any repository: one whose storage was lost answers, and names none.
+    pub async fn finds_something(&self) -> bool {
+        match self.client.catalog().next().await {
+            Ok(page) => page.is_some_and(|names| !names.is_empty()),
+            Err(_) => false,
+        }
     }
 
     /// Looks at all tags of a repository. New content is stored as it comes, so that memory does not grow with it.

@@ -29,8 +29,10 @@ const QUEUE_POLL: Duration = Duration::from_millis(250);
 const REQUEST_POLL: Duration = Duration::from_secs(1);
 /// How long to wait after the database refused.
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
-/// How soon a full scan that could not read the catalog is tried again, if the interval is not shorter.
+/// How soon a full scan that could not read the catalog is tried again, if the interval is not shorter; doubles each time.
 const CATALOG_RETRY: Duration = Duration::from_secs(60);
+/// The longest such delay.
+const LONGEST_CATALOG_RETRY: Duration = Duration::from_secs(3600);
 /// How long work that is under way may take when the term ends.
 const LAST_WORK: Duration = Duration::from_secs(3);
 /// How often a running scan tells how far it is.
@@ -199,6 +201,7 @@ impl Scanner {
         interval: Option<Duration>,
         cancel: &CancellationToken,
     ) -> Result<(), WorkError> {
+        let mut retry = CATALOG_RETRY;
         let mut due = interval.map(|_| Instant::now());
         loop {
             let asked = match requests.take_up(RequestKind::Scan).await {
@@ -214,9 +217,12 @@ impl Scanner {
                     () = cancel.cancelled() => return Ok(()),
                 };
                 let wait = if summary.is_complete {
+                    retry = CATALOG_RETRY;
                     interval
                 } else {
-                    Some(interval.map_or(CATALOG_RETRY, |interval| interval.min(CATALOG_RETRY)))
+                    let wait = interval.map_or(retry, |interval| interval.min(retry));
+                    retry = (retry * 2).min(LONGEST_CATALOG_RETRY);
+                    Some(wait)
                 };
                 due = wait.map(|wait| Instant::now() + wait);
                 if !asked.is_empty()

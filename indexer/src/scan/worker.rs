@@ -190,6 +190,7 @@ impl Worker {
             let settlement = Settlement::Done {
                 whole: true,
                 hints: item.hints.clone(),
+                explained: Vec::new(),
                 again_at: None,
             };
             return Ok(self.store.settle(item, &settlement).await?);
@@ -275,11 +276,11 @@ impl Worker {
                 .filter(|(hint, _)| hint.is_repository_removal());
             removals.for_each(|(_, look)| *look = Look::Done);
         }
-        let counts = item.settled_seconds >= WHOLE_PATIENCE_SECONDS;
-        let again = (item.whole && !counts).then(|| {
-            let missing = WHOLE_PATIENCE_SECONDS - item.settled_seconds;
-            Utc::now() + TimeDelta::milliseconds((missing * 1000.0) as i64)
-        });
+        let missing = item
+            .settled_seconds
+            .map_or(0.0, |seconds| WHOLE_PATIENCE_SECONDS - seconds);
+        let counts = missing <= 0.0;
+        let again = (item.whole && !counts).then(|| Utc::now() + TimeDelta::milliseconds((missing * 1000.0) as i64));
         self.store
             .settle(item, &settlement(counts, &item.hints, &looks, again))
             .await?;
@@ -318,17 +319,19 @@ impl Worker {
         let began = tokio::time::Instant::now();
         let stored = self.store.repository(repository, Which::All).await?;
         let observed = self.observer.whole(&self.store, repository, &stored).await?;
+        let (is_found, is_absent) = match &observed.seen.listing {
+            Listing::NotFound => (false, true),
+            Listing::Complete(tags) => (!tags.is_empty(), tags.is_empty()),
+            Listing::NotAsked | Listing::Incomplete => (!observed.seen.tags.is_empty(), false),
+        };
+        // A full scan has seen the catalog; a notification's word needs a registry that still holds something.
+        let vouched = vouched && (cause == Cause::Scan || !is_absent || self.observer.finds_something().await);
         let changes = plan(repository, cause, vouched, &stored, &observed.stored, &observed.seen);
         let changed = !changes.is_empty();
         if changed {
             self.store.apply(&changes, None).await?;
             self.metrics.count_change(&changes);
         }
-        let (is_found, is_absent) = match &observed.seen.listing {
-            Listing::NotFound => (false, true),
-            Listing::Complete(tags) => (!tags.is_empty(), tags.is_empty()),
-            Listing::NotAsked | Listing::Incomplete => (!observed.seen.tags.is_empty(), false),
-        };
         self.metrics.observe_scan(began.elapsed());
         tracing::info!(
             repository.name = %repository, scan.trigger = cause.as_str(), scan.tags = observed.seen.tags.len(),
@@ -359,14 +362,16 @@ fn incomplete(failures: &[String]) -> Option<ObserveError> {
 
 fn settlement(whole: bool, hints: &[Hint], looks: &[Look], whole_again: Option<DateTime<Utc>>) -> Settlement {
     let pairs = || hints.iter().zip(looks);
-    let done = pairs().filter(|(_, look)| !matches!(look, Look::Again(_)));
+    let done = pairs().filter(|(_, look)| !matches!(look, Look::Again { .. }));
     let again = pairs().filter_map(|(_, look)| match look {
-        Look::Again(at) => Some(*at),
+        Look::Again { at, .. } => Some(*at),
         Look::Done | Look::Explained | Look::GivenUp => None,
     });
+    let explained = pairs().filter(|(_, look)| matches!(look, Look::Again { explained: true, .. }));
     Settlement::Done {
         whole,
         hints: done.map(|(hint, _)| hint.clone()).collect(),
+        explained: explained.map(|(hint, _)| hint.clone()).collect(),
         again_at: again.chain(whole_again).min(),
     }
 }

@@ -58,8 +58,10 @@ pub struct WorkItem {
     pub attempts: i32,
     /// When the oldest of it arrived.
     pub enqueued_at: DateTime<Utc>,
-    /// Seconds since the newest of it arrived, when it was read.
-    pub settled_seconds: f64,
+    /// When the whole was last asked for by a notification.
+    pub whole_at: Option<DateTime<Utc>>,
+    /// Seconds since then, when it was read; `None` when no notification asked.
+    pub settled_seconds: Option<f64>,
 }
 
 /// What becomes of a row whose work was tried.
@@ -71,6 +73,8 @@ pub enum Settlement {
         whole: bool,
         /// Hints that are done.
         hints: Vec<Hint>,
+        /// Hints that stay, and that something newer explains.
+        explained: Vec<Hint>,
         /// When to look at the remaining ones.
         again_at: Option<DateTime<Utc>>,
     },
@@ -115,6 +119,8 @@ struct HintRow {
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
     arrived_at: DateTime<Utc>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    explained: bool,
     happened_at: DateTime<Utc>,
 }
 
@@ -132,8 +138,10 @@ struct WorkRow {
     attempts: i32,
     #[diesel(sql_type = Timestamptz)]
     enqueued_at: DateTime<Utc>,
-    #[diesel(sql_type = Double)]
-    settled_seconds: f64,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    whole_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Double>)]
+    settled_seconds: Option<f64>,
     #[diesel(sql_type = Double)]
     due_in_seconds: f64,
 }
@@ -181,8 +189,9 @@ impl QueueStore {
             hints.push(Value::Object(hint));
         }
         let mut connection = self.pool.connection().await?;
-        sql("INSERT INTO scan_queue AS q (repository, whole, hints)
-             SELECT t.repository, t.whole OR too_many, CASE WHEN too_many THEN newest_removal ELSE t.hints END
+        sql("INSERT INTO scan_queue AS q (repository, whole, whole_at, hints)
+             SELECT t.repository, t.whole OR too_many, CASE WHEN t.whole OR too_many THEN clock_timestamp() END,
+                    CASE WHEN too_many THEN newest_removal ELSE t.hints END
              FROM unnest($1, $2, $3) AS t (repository, whole, hints),
                   LATERAL (SELECT count(*) > $4 AS too_many FROM jsonb_object_keys(t.hints)) AS counted,
                   LATERAL (SELECT coalesce((SELECT jsonb_build_object(key, value) FROM jsonb_each(t.hints)
@@ -192,6 +201,9 @@ impl QueueStore {
              SET generation = q.generation + 1,
                  whole = q.whole OR excluded.whole
                          OR (SELECT count(*) > $4 FROM jsonb_object_keys(q.hints || excluded.hints)),
+                 whole_at = CASE WHEN excluded.whole
+                                      OR (SELECT count(*) > $4 FROM jsonb_object_keys(q.hints || excluded.hints))
+                                 THEN clock_timestamp() ELSE q.whole_at END,
                  hints = CASE WHEN (SELECT count(*) > $4 FROM jsonb_object_keys(q.hints || excluded.hints))
                               THEN coalesce((SELECT jsonb_build_object(key, value)
                                              FROM jsonb_each(q.hints || excluded.hints)
@@ -200,7 +212,7 @@ impl QueueStore {
                               ELSE q.hints || excluded.hints END,
                  not_before = least(q.not_before, clock_timestamp()
                               + make_interval(secs => CASE WHEN q.attempts = 0 THEN 0 ELSE $5 END)),
-                 enqueued_at = least(q.enqueued_at, excluded.enqueued_at), arrived_at = excluded.arrived_at")
+                 enqueued_at = least(q.enqueued_at, excluded.enqueued_at)")
         .bind::<Array<Text>, _>(repositories)
         .bind::<Array<Bool>, _>(wholes)
         .bind::<Array<Jsonb>, _>(hints)
@@ -254,7 +266,7 @@ impl WriteStore {
     ) -> Result<(Vec<WorkItem>, Option<Duration>), WriteError> {
         let mut connection = self.pool.connection().await?;
         let mut rows: Vec<WorkRow> = sql("SELECT repository, generation, whole, hints, attempts, enqueued_at,
-                    extract(epoch FROM clock_timestamp() - arrived_at)::float8 AS settled_seconds,
+                    whole_at, extract(epoch FROM clock_timestamp() - whole_at)::float8 AS settled_seconds,
                     extract(epoch FROM not_before - clock_timestamp())::float8 AS due_in_seconds
              FROM scan_queue WHERE NOT repository = ANY($1) ORDER BY not_before LIMIT $2")
         .bind::<Array<Text>, _>(busy.iter().map(RepositoryName::as_str).collect::<Vec<_>>())
@@ -324,7 +336,8 @@ impl WriteStore {
             "INSERT INTO scan_queue AS q (repository, whole, attempts, last_error, not_before)
              VALUES ($1, true, 1, $2, clock_timestamp() + make_interval(secs => $3 * (0.5 + random())))
              ON CONFLICT (repository) DO UPDATE
-             SET generation = q.generation + 1, whole = true, last_error = excluded.last_error",
+             SET generation = q.generation + 1, whole = true, whole_at = clock_timestamp(),
+                 last_error = excluded.last_error",
         )
         .bind::<Text, _>(repository.as_str())
         .bind::<Text, _>(error)
@@ -342,12 +355,21 @@ pub(super) async fn settle(
     settlement: &Settlement,
 ) -> Result<(), WriteError> {
     match settlement {
-        Settlement::Done { whole, hints, again_at } => {
+        Settlement::Done {
+            whole,
+            hints,
+            explained,
+            again_at,
+        } => {
+            let explained: Map<String, Value> = explained.iter().map(encode).collect();
             let done: Map<String, Value> = hints.iter().map(encode).collect();
             // A hint that arrived again since it was read has another time of arrival, and stays.
             sql("WITH rest AS (
-                     SELECT q.whole AND NOT ($4 AND generation = $2) AS whole, coalesce(
-                         (SELECT jsonb_object_agg(key, value) FROM jsonb_each(q.hints)
+                     SELECT q.whole AND NOT ($4 AND whole_at IS NOT DISTINCT FROM $6) AS whole, coalesce(
+                         (SELECT jsonb_object_agg(key, CASE
+                              WHEN $7 -> key -> 'arrived_at' = value -> 'arrived_at'
+                              THEN jsonb_set(value, '{explained}', 'true') ELSE value END)
+                          FROM jsonb_each(q.hints)
                           WHERE $3 -> key -> 'arrived_at' IS DISTINCT FROM value -> 'arrived_at'), '{}') AS hints
                      FROM scan_queue AS q WHERE repository = $1 FOR UPDATE
                  ), gone AS (
@@ -363,6 +385,8 @@ pub(super) async fn settle(
             .bind::<Jsonb, _>(Value::Object(done))
             .bind::<Bool, _>(*whole)
             .bind::<Nullable<Timestamptz>, _>(*again_at)
+            .bind::<Nullable<Timestamptz>, _>(item.whole_at)
+            .bind::<Jsonb, _>(Value::Object(explained))
             .execute(connection)
             .await?;
         }
@@ -436,6 +460,7 @@ fn decode(row: WorkRow) -> Result<WorkItem, UnreadableWork> {
         hints,
         attempts: row.attempts,
         enqueued_at: row.enqueued_at,
+        whole_at: row.whole_at,
         settled_seconds: row.settled_seconds,
     })
 }
@@ -465,6 +490,7 @@ fn decode_hint(row: HintRow) -> Result<Hint, UnreadableWork> {
         action,
         target,
         arrived_at: row.arrived_at,
+        explained: row.explained,
         happened_at: row.happened_at,
     })
 }
@@ -490,6 +516,7 @@ mod tests {
                     action,
                     target,
                     arrived_at: now,
+                    explained: false,
                     happened_at: now,
                 };
                 let (key, value) = encode(&hint);

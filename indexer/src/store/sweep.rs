@@ -4,9 +4,10 @@
 //! holds; and what refers to a subject that its repository holds. The rest goes, once it is old enough not to belong
 //! to a push that is under way.
 
-use chrono::{DateTime, Utc};
+use std::time::Duration;
+
 use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Bytea, Double, Nullable, Timestamptz};
+use diesel::sql_types::{BigInt, Bytea, Double, Nullable};
 use diesel_async::{AsyncConnection, RunQueryDsl};
 use flagstate_common::store::sql::sql;
 
@@ -92,18 +93,19 @@ struct DocumentWindowRow {
 }
 
 impl WriteStore {
-    /// Moves the begin of the kept history up to what was so at `since`; from then on older revisions are gone.
+    /// Moves the begin of the kept history up to what was so `keep` ago, by the database's clock; older revisions are gone
+    /// from then on.
     ///
     /// # Errors
     /// [`WriteError::Fenced`], database errors.
-    pub async fn forget_before(&self, since: DateTime<Utc>) -> Result<(), WriteError> {
+    pub async fn forget_before(&self, keep: Duration) -> Result<(), WriteError> {
         let mut connection = self.pool.connection().await?;
         connection
             .transaction(async |connection| {
                 sql("UPDATE state SET history_n = oldest.n, history_at = oldest.at
-                     FROM (SELECT n, at FROM revision WHERE at <= $1 ORDER BY at DESC, n DESC LIMIT 1) AS oldest
+                     FROM (SELECT n, at FROM revision WHERE at <= clock_timestamp() - make_interval(secs => $1) ORDER BY at DESC, n DESC LIMIT 1) AS oldest
                      WHERE oldest.n > history_n")
-                .bind::<Timestamptz, _>(since)
+                .bind::<Double, _>(keep.as_secs_f64())
                 .execute(connection)
                 .await?;
                 revision::check(connection, &self.lease).await

@@ -132,6 +132,7 @@ fn arrival(event: Value, filter: &RepositoryFilter, now: DateTime<Utc>) -> Resul
             target,
             arrived_at: now,
             happened_at,
+            explained: false,
         }),
     })
 }

@@ -101,6 +101,7 @@ async fn a_paused_writer_is_fenced() {
     let done = Settlement::Done {
         whole: true,
         hints: Vec::new(),
+        explained: Vec::new(),
         again_at: None,
     };
     let failed = Settlement::Failed {

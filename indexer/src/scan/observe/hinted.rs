@@ -55,7 +55,9 @@ impl Observer {
         // Manifests first: meanwhile the registry may get to writing the tag.
         let pushed = hints.iter().filter(|hint| hint.action == Action::Push);
         let pushed: BTreeSet<Digest> = pushed.filter_map(Hint::digest).cloned().collect();
-        let announced = self.gather_named(store, repository, pushed, &mut observed).await?;
+        let (pushed, absent) = self.ask_for_unheld(store, repository, pushed, &mut failures).await?;
+        let mut announced = self.gather_named(store, repository, pushed, &mut observed).await?;
+        announced.extend(absent.into_iter().map(|digest| (digest, false)));
         for (digest, _) in announced.iter().filter(|(_, is_there)| !**is_there) {
             // Nothing is recorded of what was announced and is not there: it may come, or never be.
             observed.seen.manifests.retain(|manifest| manifest.digest != *digest);
@@ -86,6 +88,32 @@ impl Observer {
         let looks: Vec<Look> = hints.iter().map(|hint| answers.judge(hint, hints, now)).collect();
         record(hints, &answers, stored, &mut observed);
         Ok((observed, looks))
+    }
+
+    /// Splits digests into those that the repository has, or that have to be read to find out, and those it does not have.
+    ///
+    /// What is known from another repository needs no reading, but a notification's word for its being here, too, is not
+    /// enough.
+    async fn ask_for_unheld(
+        &self,
+        store: &WriteStore,
+        repository: &RepositoryName,
+        digests: BTreeSet<Digest>,
+        failures: &mut Vec<(String, RegistryError)>,
+    ) -> Result<(BTreeSet<Digest>, BTreeSet<Digest>), ObserveError> {
+        let names: Vec<Digest> = digests.iter().cloned().collect();
+        let stored = store.manifests(repository, &names).await?;
+        let is_elsewhere = |digest: &Digest| {
+            let known = stored.get(digest);
+            known.is_some_and(|known| known.is_settled() && !known.held_here)
+        };
+        let (elsewhere, mut there): (BTreeSet<_>, BTreeSet<_>) = digests.into_iter().partition(is_elsewhere);
+        let answers = self.ask_for_digests(repository, elsewhere.clone(), failures).await;
+        let (here, absent) = elsewhere
+            .into_iter()
+            .partition(|digest| answers.get(digest) == Some(&true));
+        there.extend::<BTreeSet<Digest>>(here);
+        Ok((there, absent))
     }
 
     /// Reads what `digests` lead to, and says of each whether it is there, in whatever form.
@@ -124,6 +152,16 @@ impl Observer {
                 Target::Tag(..) | Target::Repository => None,
             })
             .collect();
+        self.ask_for_digests(repository, digests, failures).await
+    }
+
+    /// Whether manifests are there, as far as the registry answers.
+    async fn ask_for_digests(
+        &self,
+        repository: &RepositoryName,
+        digests: BTreeSet<Digest>,
+        failures: &mut Vec<(String, RegistryError)>,
+    ) -> BTreeMap<Digest, bool> {
         let answers = stream::iter(digests).map(|digest| async {
             let head = self
                 .client
@@ -281,6 +319,7 @@ mod tests {
             target,
             arrived_at,
             happened_at: arrived_at,
+            explained: false,
         }
     }
 
@@ -294,7 +333,7 @@ mod tests {
         let name = |look| match look {
             Look::Done => "done",
             Look::Explained => "explained",
-            Look::Again(_) => "again",
+            Look::Again { .. } => "again",
             Look::GivenUp => "given up",
         };
         hints.iter().map(|hint| name(answers.judge(hint, hints, now))).collect()
